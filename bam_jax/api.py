@@ -1,4 +1,4 @@
-"""The Python API: fits a plan to tasks given as frames, lists or files.
+"""The Python API: trains on tasks that are given as frames, lists or files.
 
   result = bam_jax.fit(tasks, init='google-bert/bert-base-uncased', workdir=DIR)
   result.student().predict(['My printer is on fire.'], task='urgency')
@@ -64,11 +64,11 @@ _FORMAT = 'jsonl'
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class Task(fields.TaskConfig):
-  """A task: the fields of a custom task in a config, and its rows.
+  """A task: its rows, and the same fields as a custom task in a config.
 
   `docs/guides/own_tasks.md` explains the fields. `train`, `dev`, `test` and
-  `unlabelled` may be rows instead of files; a config has no field `unlabelled`.
-  If there is one text column, `text` may be a string.
+  `unlabelled` may be rows instead of files. A custom task in a config has no
+  field `unlabelled`. If there is one text column, `text` may be a string.
   """
 
   train: Rows = ''
@@ -115,7 +115,7 @@ def fit(
 
   Raises:
     UserError: a mistake that the command line would report in one line.
-    KeyboardInterrupt: the call was interrupted, after its state was saved.
+    KeyboardInterrupt: the call was interrupted, and its state is saved.
   """
   for name, value, kinds, wanted in (
     ('tasks', tasks, Mapping, 'a dict of name -> bam_jax.Task'),
@@ -149,7 +149,7 @@ def fit(
 def load(workdir: str | os.PathLike) -> 'Result':
   """Opens the results in a work directory of `fit` or of the command line.
 
-  The settings are those of the last command that trained in it.
+  The settings are those of the last command that trained in the directory.
 
   Raises:
     UserError: nothing was trained in `workdir`.
@@ -186,7 +186,7 @@ class Result:
     return Report(path)
 
   def student(self, seed: int | None = None) -> 'Model':
-    """Returns the last variant's model with a seed; None: the first seed."""
+    """Returns the last variant's model for a seed, by default the first one."""
     if seed is None:
       return self.model(None)
     variant = self._plan.config.variants[-1]
@@ -253,9 +253,9 @@ class Model:
     which exists only if there is such an input.
 
     Args:
-      inputs: a frame, whose index the result gets; a list of texts, pairs or
-        dicts; or the path of a file. The names of columns and dict keys are
-        those that the task declares, or those of docs/guides/serve.md.
+      inputs: a frame, in which case the result has the same index; a list of
+        texts, pairs or dicts; or the path of a file. Columns and dict keys are
+        named as the task declares them, or as in docs/guides/serve.md.
       task: name of the task; None: the model's only task.
 
     Raises:
@@ -285,11 +285,11 @@ class Model:
     """Exports the model for use without this package, like `--mode=export`.
 
     Args:
-      folder: parent folder of the exported directories: with `hf`, `TASK/` for
-        each task, and `all/` if there are several; with `stablehlo`, `TASK/`
-        for a single task, else only `all/`.
+      folder: parent folder of the exported directories; this folder is
+        returned. With `hf`, it gets `TASK/` for each task, and `all/` if there
+        are several tasks; with `stablehlo`, `TASK/` or, for several tasks, only
+        `all/`.
       format: `hf` for transformers, or `stablehlo`.
-      This folder is returned.
     """
     errors.raise_first(
       errors.find_unknown('format', [format], export_lib.FORMS)
@@ -302,7 +302,7 @@ class Model:
 def _frame(
   results: Iterable[model_lib.Result], index: pd.Index | None = None
 ) -> pd.DataFrame:
-  """Returns predictions as a frame, one column per label's probability."""
+  """Returns predictions as a frame, with one probability column per label."""
   rows = []
   for result in results:
     said = result.as_json()
@@ -315,7 +315,7 @@ def _frame(
 
 
 def _check_local(workdir: str | os.PathLike) -> str:
-  """Returns `workdir` as a string; a `UserError` refuses object stores."""
+  """Returns `workdir` as a string; raises a `UserError` for an object store."""
   _check_type('workdir', workdir, str | os.PathLike, 'a folder')
   place = os.fspath(workdir)
   if stores.is_url(place):
@@ -408,7 +408,7 @@ def _to_json_lines(rows: Rows, where: str) -> str:
 
 
 def _override(values: dict, overrides: Mapping[str, object]) -> None:
-  """Sets fields, given by dotted names, in the nested dicts of a config."""
+  """Sets fields with dotted names in a config that is given as nested dicts."""
   for field, value in overrides.items():
     *groups, name = field.removeprefix('config.').split('.')
     group = values
@@ -434,7 +434,7 @@ def _working(workdir: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _interruptible() -> Iterator[preemption.Signal]:
-  """Yields a preemption signal; saves the state before KeyboardInterrupt."""
+  """Yields a preemption signal; raises KeyboardInterrupt after Ctrl-C."""
   preemption_signal = preemption.Signal(restores=True)
   # Python allows signal handlers only in the main thread.
   is_main = threading.current_thread() is threading.main_thread()

@@ -145,7 +145,7 @@ def _run_mode(plan: plan_lib.Plan) -> None:
 def _serve(
   plan: plan_lib.Plan, lock: contextlib.AbstractContextManager[object]
 ) -> None:
-  """Serves the models of a group; keeps the lock until they are loaded."""
+  """Serves the models of a group; holds the lock until they are compiled."""
   errors.require('--mode=serve', ('starlette', 'uvicorn'), 'serve')
   from bam_jax.serving import server
 

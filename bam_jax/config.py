@@ -49,7 +49,7 @@ FILE = 'config.json'
 _MOST_TOKENS = 1 << 24
 _MOST_SLOTS = 1 << 20
 _MOST_RUNS = 100_000
-# Automatic packing settings. A row consists of whole blocks. These are the
+# For automatic packing settings, a row consists of whole blocks. These are the
 # tokens and slots per block, and the most blocks per evaluation batch.
 _BLOCK_TOKENS, _BLOCK_SLOTS, _EVAL_BLOCKS = 128, 16, 64
 _GRID_FIELDS = tuple(f.name for f in dataclasses.fields(fields.SearchGrid))
@@ -327,7 +327,7 @@ def _find_mistakes(config: Config) -> Iterator[str]:
 
 
 def _changed_configs(config: Config) -> Iterator[tuple[str, Config]]:
-  """Yields (path, configuration): the base one, and one per custom variant."""
+  """Yields (path, configuration) of the plan and of each custom variant."""
   yield 'config', config
   for name in config.custom_variants:
     own = config_for_variant(config, name)
@@ -400,7 +400,7 @@ def _find_large_batches(config: Config) -> Iterator[str]:
     'config.train.accumulate': config.train.accumulate,
   }
   for where, own in _changed_configs(config):
-    # A batch has at most this number of rows, one per example.
+    # A batch has at most `batch_size` rows, because each holds an example.
     counts[f'{where}.single.batch_size'] = own.single.batch_size
     counts[f'{where}.multi.batch_size'] = own.multi.batch_size
   for path, grid in _search_grids(config).items():
@@ -431,7 +431,7 @@ def _find_large_plans(config: Config) -> Iterator[str]:
     for path, grid in _search_grids(config).items()
   }
   settings['search'] *= tasks
-  # An upper limit: each variant may have another set of tasks.
+  # An upper limit: variants with the same tasks share the runs of a search.
   settings['search.multi'] *= len(config.variants)
   for key, total in {
     'seeds, variants, tasks and distill.folds': len(config.seeds) * count,

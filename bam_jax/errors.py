@@ -82,7 +82,7 @@ def some(names: Iterable[object]) -> str:
 
 
 def some_quoted(names: Iterable[object]) -> str:
-  """Like `some`, but in quotes, so that blanks at the ends are visible."""
+  """Like `some`, with quotes around each name to make outer spaces visible."""
   return some(map(repr, names))
 
 
@@ -116,8 +116,8 @@ def require(where: str, modules: Iterable[str], extra: str) -> None:
 def absent(modules: Iterable[str]) -> list[str]:
   """Returns the modules that are not installed, without importing any.
 
-  A folder without code is not a module: for example, W&B writes a folder with
-  the name of its module.
+  A folder without code does not count as a module: for example, W&B writes log
+  files to a folder that has the name of its module.
   """
   found = {name: importlib.util.find_spec(name) for name in modules}
   return [

@@ -53,7 +53,7 @@ def plain(text: object) -> str:
 
 
 def tsv(fields: Iterable[object]) -> str:
-  r"""Returns a row of TSV without a line break; escapes a tab as `\t`."""
+  r"""Returns a TSV row without a line break; a tab in a field becomes `\t`."""
   return '\t'.join(map(plain, fields))
 
 
@@ -80,7 +80,7 @@ def markdown(text: object) -> str:
 def paragraph(text: object) -> str:
   r"""Escapes text for a Markdown paragraph.
 
-  A start that would make a heading or a list is escaped too.
+  Characters that would begin a heading or a list are escaped too.
 
   >>> paragraph('# 1'), paragraph('12. a')
   ('\\# 1', '12\\. a')

@@ -268,7 +268,7 @@ class MeshConfig:
 
 @dataclasses.dataclass(frozen=True)
 class SearchGrid:
-  """Hyperparameter values to try, all combined; empty: the run's own value."""
+  """Values to try, in all combinations; an empty field: the run's own value."""
 
   learning_rates: tuple[float, ...] = field(
     (), 'peak learning rates', 1e-30, most=_MOST_VALUES

@@ -64,7 +64,7 @@ def report_errors(*places: Path) -> Iterator[None]:
 
 
 def open_file(path: Path, mode: str = 'rb', **options: str) -> IO:
-  """Opens a regular file; refuses a link, but its folders may be links.
+  """Opens a regular file, not a link; the folders above it may be links.
 
   Raises:
     OSError: the path is a link, a pipe or a device, or `open` failed.
@@ -151,7 +151,7 @@ def report_unwritten(path: Path) -> Iterator[None]:
 
 
 def replace_directory(new: Path, path: Path) -> None:
-  """Renames a folder to `path`, where it replaces an existing folder.
+  """Renames a folder to `path`; an existing folder there is replaced.
 
   Raises:
     OSError: a folder cannot be renamed, or `path` is a link; the old folder is

@@ -1,17 +1,18 @@
-"""Born-Again Multi-Task learning: teachers, their logits, a student, a report.
+"""Runs Born-Again Multi-Task learning (BAM): trains, scores, predicts, exports.
 
 --config defines what to train: give your own Python file, or the name of a
-config of this package. --config.FIELD=VALUE sets one of its fields;
+config of this package. --config.FIELD=VALUE sets a field of the config;
 bam_jax/fields.py explains all fields, and docs/guides/own_tasks.md explains how
 to declare your tasks. If something was trained in a local --workdir, you can
 leave --config out: the settings are those of the last command that trained.
 
 Modes (--mode), in the order in which a new plan needs them:
-  doctor    check the raw data without training: doctor.md and doctor.json; exit
-            status 0: at most notes, 1: warnings, 3: errors
-  estimate  estimate the steps, time, memory and disk that the rest of a plan
-            needs, from a few steps on the devices of this machine; writes
-            estimate.json
+  doctor    check the raw data without training; write doctor.md and
+            doctor.json. The exit status is 3 if there are errors, else 1 if
+            there are warnings, else 0; notes do not count
+  estimate  estimate the steps, time, memory and disk that the unfinished part
+            of a plan needs, from a few steps on the devices of this machine;
+            write estimate.json
   run       do everything in the config, from raw data to the report; finished
             parts are kept, and an interrupted run continues
   prepare   only write the tokenised features, as TFRecord shard sets
@@ -20,20 +21,20 @@ Modes (--mode), in the order in which a new plan needs them:
   merge     copy the finished parts of the work directories --from=DIR,DIR, such
             as shards of a plan, into --workdir, and write a report on all parts
   predict   predict the test files with the models of --group, and write a GLUE
-            submission; --majority=wnli submits a task's majority label. For
+            submission; --majority=wnli submits the majority label of WNLI. For
             your own texts, give --input=FILE (.tsv, .csv, .jsonl, .parquet ...)
             or --input=- (standard input), and --task=NAME; the predictions go
             to --output=FILE or standard output
   serve     run an HTTP server at --host and --port, with a web page, that
             predicts with the models of --group; needs the extra serve
   export    write the models of --group as directories for transformers or, with
-            mean pooling, for sentence-transformers; --format=stablehlo: as
-            programs that jax runs without this package
-  label     label training rows for the students of another plan, which may have
-            another encoder and vocabulary: write the logits of the models of
-            --group as logit sets in --output=DIR. The other plan reads them by
-            config.distill.logits=DIR. The rows are in --input=DATA_DIR, by
-            default those of this plan
+            mean pooling, for sentence-transformers. With --format=stablehlo,
+            write programs that jax runs without this package
+  label     label training rows for the students of another plan: write the
+            logits of the models of --group as logit sets in --output=DIR. The
+            other plan, which may have another encoder and vocabulary, reads
+            them with config.distill.logits=DIR. --input=DATA_DIR has the rows;
+            by default, they are the rows of this plan
 
 --group is a variant and a seed, such as single_to_multi-s0.
 
@@ -46,8 +47,8 @@ Several machines: start the same command once per process, with a --workdir that
 all machines can access, and --distributed=auto (Cloud TPU, Slurm, GKE, Open
 MPI) or --coordinator=HOST:PORT --num_processes=N --process_id=I. All processes
 must start within --join_seconds, with the same code, versions and flags. A
-SIGTERM to one process stops all processes. Any number of processes can
-continue.
+SIGTERM to one process stops all processes. You can continue with another number
+of processes.
 
 Object stores: --workdir and --config.data.dir accept s3://BUCKET/PATH (extra
 s3) and gs://BUCKET/PATH (extra gcs). Such a work directory is mirrored to the
@@ -105,7 +106,7 @@ _CANNOT_WRITE = 120
 def main(argv: list[str], preemption_signal: preemption.Signal) -> None:
   """Makes a config and a work directory from the flags, and runs one command.
 
-  `argv` is what `command_line.parse` returned.
+  `argv` is the list that `command_line.parse` returned.
   """
   command_line.check(argv)
   if command_line.CONFIG.value is None:

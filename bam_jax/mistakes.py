@@ -1,4 +1,7 @@
-"""Rewrites errors of absl and ml_collections on flags and config files."""
+"""Rewrites errors about flags and config files as messages for users.
+
+absl and ml_collections raise these errors.
+"""
 
 from collections.abc import Iterable, Mapping
 import difflib
@@ -24,7 +27,7 @@ _CANNOT_CAST = {
 def describe(
   error: Exception, argv: list[str], own: Mapping[str, str], has_config: bool
 ) -> str:
-  """Returns one line that says what is wrong, and how to mend it.
+  """Returns one line that says what is wrong and how to fix it.
 
   Args:
     error: the exception from the flag parser or from a config file.
@@ -46,7 +49,7 @@ def _find_line(error: Exception) -> str:
 def _shorten(
   error: Exception, argv: list[str], own: Mapping[str, str], has_config: bool
 ) -> str:
-  """Returns an error's message in one line, with a hint how to mend it.
+  """Returns an error's message in one line, with a hint on how to fix it.
 
   ConfigDict's list of all fields is left out.
   """
@@ -111,7 +114,7 @@ def _describe_field(flag: str) -> str:
 
 
 def _nearest(name: str, flag_names: Iterable[str] = ()) -> str:
-  """Returns a hint with the fields or the flag of the most similar name."""
+  """Returns a hint that names the fields or the flag with the nearest name."""
   by_name = {flag: [f'--{flag}'] for flag in flag_names}
   for field in config_lib.default_values():
     by_name.setdefault(field.rpartition('.')[2], []).append(f'config.{field}')

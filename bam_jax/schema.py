@@ -40,8 +40,9 @@ def field(
   Args:
     default: the default value.
     doc: what the field means, for readers of the code.
-    low: lowest allowed number; for a tuple, of each item; None: no limit.
-    high: highest allowed number; for a tuple, of each item; None: no limit.
+    low: lowest allowed number; None: no limit. In a tuple, each item has this
+      limit.
+    high: highest allowed number, like `low`.
     most: highest allowed number of items in a tuple.
   """
   metadata = {'doc': doc, 'low': low, 'high': high, 'most': most}
@@ -54,9 +55,9 @@ def build(base: _Group, values: object, path: str) -> _Group:
   """Returns a copy of a config dataclass with some fields set and checked.
 
   Args:
-    base: the group; fields that are not in `values` are kept.
-    values: field -> plain value.
-    path: the group's name in error messages, such as `config.multi`.
+    base: the dataclass to copy; fields that are not in `values` are kept.
+    values: field -> plain value, such as a number, a string or a dict.
+    path: name of the dataclass in error messages, such as `config.multi`.
 
   Raises:
     errors.UserError: a field is unknown, or a value has the wrong type or is
@@ -190,12 +191,12 @@ def to_config_dict(group: object) -> ml_collections.ConfigDict:
 
 
 def to_dict(group: object) -> dict[str, object]:
-  """Converts one or several config dataclasses to nested JSON dicts."""
+  """Converts a dataclass, or a dict with dataclasses, to nested JSON dicts."""
   return json.loads(json.dumps(group, default=dataclasses.asdict))
 
 
 def flatten(group: object) -> dict[str, object]:
-  """Converts config dataclasses to one flat JSON dict with dotted keys."""
+  """Like `to_dict`, but returns one flat dict with dotted keys."""
   result = {}
   for key, value in to_dict(group).items():
     if isinstance(value, dict):
@@ -219,7 +220,7 @@ def describe_change(before: object, after: object) -> str:
   texts = f'{before!r}', f'{after!r}'
   both_lists = isinstance(before, list) and isinstance(after, list)
   if not both_lists and min(map(len, texts)) > _LONGEST_TEXT:
-    return 'has changed'  # For example, a part of a digest has no meaning.
+    return 'has changed'  # The start of a digest would not help the user.
   if not both_lists or max(map(len, texts)) <= _LONGEST_TEXT:
     short = [t if len(t) <= _LONGEST_TEXT else f'{t[:16]}…' for t in texts]
     return f'was {short[0]}, is {short[1]}'

@@ -67,9 +67,9 @@ def _read(
     config: the configuration.
     field: dotted name of the field.
     entries: the entries.
-    is_value: whether a text is a valid value.
+    is_value: function that returns whether a text is a valid value.
     fault: error message for an entry without a valid value.
-    remedy: how to mend two entries with the same task, for the error message.
+    remedy: end of the error message if two entries have the same task.
 
   Raises:
     errors.UserError: an entry has an unknown task or no valid value, or two

@@ -1,6 +1,6 @@
-"""Translates options and values of Hugging Face's Trainer to this package.
+"""Translates names from Hugging Face's Trainer to names of this package.
 
-Error messages for unknown flags, fields and values use these translations.
+Error messages for unknown flags, fields and values contain the translations.
 """
 
 from collections.abc import Mapping
@@ -35,10 +35,10 @@ _TEXT = f'{_TASK}.text'
 _LABEL = f'{_TASK}.label'
 _LABELS = f'{_TASK}.labels, or none: the training rows have them'
 
-# Option of the Trainer or of run_glue.py, or a short name for it -> the flag or
-# field of this package. If the two names are similar, the option is left out,
-# because `difflib` finds it. docs/guides/moving.md lists all these options, and
-# those of `ABSENT`.
+# Option of the Trainer or of run_glue.py, or its common short name -> the flag
+# or field of this package. An option is left out if its name is similar to the
+# name in this package, because `difflib` finds it. docs/guides/moving.md lists
+# all these options, and the options of `ABSENT`.
 OPTIONS = {
   'adam_beta1': 'config.optimizer.b1',
   'adam_beta2': 'config.optimizer.b2',
@@ -209,8 +209,8 @@ ABSENT = {
   'trust_remote_code': 'no code that comes with a model is run',
 }
 
-# Other name of a value -> its name in this package. Similar names are left out,
-# because `difflib` finds them.
+# Name of a value elsewhere -> name of the value in this package. Similar names
+# are left out, because `difflib` finds them.
 _VALUES = {
   'acc': 'accuracy',
   'auc': 'roc_auc',
@@ -240,7 +240,8 @@ _GUIDE = 'docs/guides/moving.md'
 def describe_option(name: str, own: Mapping[str, str] = NO_NAMES) -> str:
   """Returns this package's name for an option, as the end of an error message.
 
-  Returns '' if the option is unknown.
+  If the package has no such option, the text says what it does instead. If the
+  option is unknown, the text is empty.
 
   Args:
     name: name of the option; `-` and `_` are treated as equal.
@@ -269,5 +270,5 @@ def describe_task_field(name: str) -> str:
 
 
 def translate_value(value: str) -> str:
-  """Returns this package's name for a value; unknown ones unchanged."""
+  """Returns this package's name for a value, or an unknown value unchanged."""
   return _VALUES.get(value.replace('-', '_'), value)

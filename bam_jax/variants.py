@@ -22,8 +22,8 @@ from bam_jax import errors
 from bam_jax import fields as fields_lib
 from bam_jax import schema
 
-# Names of the single-task and multi-task runs that try values for
-# `config.search`; never reported.
+# Names of the single-task and multi-task runs that try the values of
+# `config.search`. The report does not compare these runs.
 SEARCH, SEARCH_MULTI = 'search', 'search_multi'
 # Names of the baselines that need no run: a constant prediction, and a linear
 # model of the vectors of the encoder before training.
@@ -49,7 +49,7 @@ class Variant(NamedTuple):
   """Describes the training runs of a variant.
 
   Attributes:
-    is_single: True: one run per task; False: one run over all tasks.
+    is_single: whether there is one run per task; if not, one run has all tasks.
     tasks: tasks of the runs.
     teacher: variant whose runs are the teachers; empty: the runs learn only
       from gold labels.
@@ -101,8 +101,8 @@ def config_for_variant(
 def field_path(config: fields_lib.Config, name: str, field: str) -> str:
   """Returns the full name under which a variant's field is set.
 
-  For `multi.epochs` it is `config.multi.epochs`, unless a custom variant
-  changes the field: then it is the field's name in the variant's `changes`.
+  For `multi.epochs`, this is `config.multi.epochs`. If a custom variant changes
+  the field, it is `config.custom_variants.NAME.changes.multi.epochs`.
   """
   group, key = field.split('.')
   own = config.custom_variants.get(name)
@@ -235,7 +235,7 @@ def _find_patience_mistakes(config: fields_lib.Config) -> Iterator[str]:
         f'{where}: counts evaluations, of which {name} has none before its last'
         ' step; set config.train.evaluate_every to a number of steps'
       )
-    # At an early end, the target of the student is still mostly the teacher's
+    # If a run ends early, the student's target is still mostly the teacher's
     # prediction.
     if patience and found.teacher and own.distill.annealing != 'constant':
       yield (

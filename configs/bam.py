@@ -11,9 +11,9 @@ The first use downloads google-bert/bert-large-uncased and the data. (The extra
 
 The first command trains one seed, about 25 M example passes, with fixed
 settings. The second command runs the whole protocol with 20 seeds. It searches
-the settings of each task's single-task runs: one of BERT's learning rates, and
-a layer-wise decay of 1.0 or 0.9. The search uses three other seeds and held-out
-training rows; the paper chose these settings by dev scores.
+the settings of each task's single-task runs: one of the four learning rates
+below, and a layer-wise decay of 1.0 or 0.9. The search uses three other seeds
+and held-out training rows; the paper chose these settings by dev scores.
 """
 
 from bam_jax import config as config_lib

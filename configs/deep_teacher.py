@@ -1,8 +1,9 @@
-"""A twelve-layer teacher for five generated tasks: each MiniLM layer twice.
+"""A twelve-layer teacher, made from MiniLM-L6, for five generated tasks.
 
   python -m benchmarks.small_students work/small
   python -m bam_jax.main --config=configs/deep_teacher.py
 
+The teacher has each of MiniLM's six layers twice.
 `docs/guides/small_students.md` describes the next steps.
 """
 

@@ -9,15 +9,16 @@ encoder that was trained on pairs of sentences, such as MiniLM-L6. The heads
 start as linear probes. List the tasks of text pairs in config.data.bi_encoder.
 
 `recommended.py:glue` trains MiniLM-L6 on GLUE with these settings. For
-comparison it also trains the paper's Single, and a Single whose number of
-epochs and learning rate are searched for each task on held-out training rows:
+comparison it also trains the paper's Single variant, once with fixed settings
+and once with a search. For each task, the search chooses the learning rate and
+the number of epochs on held-out training rows:
 
   python -m bam_jax.main --config=configs/recommended.py:glue \\
     --config.data.dir=$GLUE_DIR
 
 The settings were chosen with MiniLM-L6, on seeds and rows that no published
-table uses: docs/results/settings, docs/results/small_tasks. For larger encoders
-try half the learning rates.
+table uses; see docs/results/settings and docs/results/small_tasks. For larger
+encoders try half the learning rates.
 """
 
 from bam_jax import config as config_lib
@@ -53,7 +54,8 @@ def get_config(tasks=''):
   config.model.pooling = 'auto'  # The pooling of the checkpoint's training.
   config.single.epochs = 6.0
   config.single.learning_rate = 1e-4
-  # With 60 rows, six epochs are a dozen steps: docs/results/small_tasks.
+  # With 60 rows, six epochs are only a dozen steps; see
+  # docs/results/small_tasks.
   config.single.min_steps = 100
   config.multi.min_steps = 400
   if tasks == 'small':

@@ -1,11 +1,11 @@
-"""More distillation rounds and single-task tuning: MiniLM-L6 on one GPU.
+"""Further distillation rounds, and multi-task models tuned on single tasks.
 
   python -m bam_jax.main --config=configs/rounds.py \\
       --config.data.dir=$GLUE_DIR
 
-With --workdir=work/minilm, this plan reuses the runs that configs/minilm.py has
-finished there. The single-task tuning starts from the checkpoints of the
-multi-task runs, which must still exist.
+This plan trains MiniLM-L6 on one GPU. With --workdir=work/minilm, it reuses the
+runs that configs/minilm.py has finished there. The single-task tuning starts
+from the checkpoints of the multi-task runs, which must still exist.
 """
 
 from bam_jax import config as config_lib

@@ -1,10 +1,10 @@
-"""Which tasks help RTE: multi-task runs over RTE and one other task each.
+"""Study of which tasks help RTE: multi-task runs on RTE and one other task.
 
   python -m bam_jax.main --config=configs/rte_study.py \\
       --config.data.dir=$GLUE_DIR
 
-MiniLM-L6 on one GPU. To study another task or other sets of tasks, change
-`task` and `sets`.
+This plan trains MiniLM-L6 on one GPU. To study another task or other sets of
+tasks, change `task` and `sets`.
 """
 
 from bam_jax import config as config_lib

@@ -3,7 +3,7 @@
   python -m bam_jax.main --config=configs/single.py \\
       --config.data.dir=$GLUE_DIR --config.tasks="('rte',)"
 
-RTE with MiniLM: accuracy about 56 on dev.
+On RTE, MiniLM-L6 reaches a dev accuracy of about 56.
 """
 
 from bam_jax import config as config_lib

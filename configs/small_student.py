@@ -3,8 +3,9 @@
   python -m bam_jax.main --config=configs/small_student.py
 
 This command trains the student from random weights on the few labelled rows of
-`configs/deep_teacher.py`. Its vocabulary is not that of the teacher. The next
-command trains it on more rows, with logits from the teacher:
+`configs/deep_teacher.py`. The student and its teacher have different
+vocabularies. The next command trains the student on more rows, with logits from
+the teacher:
 
   python -m bam_jax.main --config=configs/small_student.py \\
       --workdir=work/small/taught --config.data.dir=work/small/more \\

@@ -23,7 +23,8 @@ def gradient(
   [10.0, 10.0]
 
   Args:
-    loss: (params, rows, key) -> (scalar, tree of sums).
+    loss: (params, rows, key) -> (scalar, tree of arrays). The scalar and the
+      arrays must be sums over the rows.
     params: tree of float arrays.
     batch: arrays of B rows.
     key: dropout key. If there are several parts, each part derives its own key
@@ -31,8 +32,8 @@ def gradient(
     parts: number of parts; must divide the number of rows on each device.
 
   Returns:
-    The gradient with respect to the parameters, and the tree of sums, both over
-    all rows.
+    The gradient with respect to the parameters, and the tree of arrays, both
+    summed over all rows.
   """
   compute = jax.grad(loss, has_aux=True)
   if parts == 1:

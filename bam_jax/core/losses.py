@@ -1,7 +1,7 @@
 """Annealed targets and the multi-task loss.
 
-B rows, L tokens, S slots per row, T tasks, C outputs of the widest head, K
-outputs of the widest token head.
+Letters in shapes: B rows, L tokens per row, S slots per row, T tasks, C outputs
+of the widest head, K outputs of the widest token head.
 """
 
 from collections.abc import Mapping, Sequence
@@ -58,18 +58,18 @@ def multitask_loss(
 
   Args:
     logits: [B, S, C] float32.
-    batch: the arrays of a batch; see docs/architecture.md, "Contracts". If
-      `gold_total` is among them, the gold labels of tasks whose kind has
-      `decides_each_label` are weighted.
-    class_mask: [T, C] bool, the outputs of each head.
+    batch: the arrays of a batch; see docs/architecture.md, "Contracts".
+      `gold_total` is only present if the gold labels of tasks with separate
+      decisions for each label (`Kind.decides_each_label`) are weighted.
+    class_mask: [T, C] bool, which outputs each head has.
     kinds: the kinds of the T tasks.
     gold_weight: λ, 0-1, scalar.
     token_logits: [B, L, K] float32; None if no task has outputs per token.
 
   Returns:
-    The sum of weight · loss over all slots, and a dict of float32 [T] with a
-    value per task: `loss`, the sum of weight · loss, and `count`, the number of
-    slots with a weight above 0.
+    The sum of weight · loss over all slots, and a dict of two arrays [T]
+    float32 with a value per task: `loss`, the sum of weight · loss, and
+    `count`, the number of slots with a weight above 0.
   """
   chex.assert_rank([logits, class_mask], [3, 2])
   task_id, weight = batch['task_id'], batch['weight']
@@ -103,7 +103,7 @@ def multitask_loss(
     losses = jnp.where(is_of, found, losses)
   losses = jnp.where(live, weight * losses, 0.0)
   tasks = jnp.arange(class_mask.shape[0])
-  # `where` and no product: 0 · NaN would make the sums of all tasks NaN.
+  # `where` instead of a product: 0 · NaN would make the sums of all tasks NaN.
   of_task = live[..., None] & (task_id[..., None] == tasks[None, None, :])
   by_task = jnp.where(of_task, losses[..., None], 0.0)  # [B, S, T]
   return jnp.sum(losses), {
@@ -123,7 +123,7 @@ def _token_inputs(
   zero to loss and gradient, even if they hold NaN.
 
   Returns:
-    Logits and targets [B, L, K]; shares [B, L]; and [B, S, L] bool, which marks
+    Logits and targets, each [B, L, K]; shares [B, L]; and a mask [B, S, L] of
     the tokens of each slot that add to the loss.
   """
   target = mix_targets(batch['token_gold'], batch['token_teacher'], gold_weight)

@@ -45,7 +45,7 @@ def learning_rate(
   [0.0, 0.5, 1.0, 0.0]
 
   Args:
-    step: from 0.
+    step: number of the step, counted from 0.
     total_steps: the step from which the rate is 0.
     peak: the rate towards which the warm-up rises.
     warmup_share: warm-up steps as a share of all steps, 0-1.
@@ -121,7 +121,7 @@ def scale_by_layer_depth(
 
   Args:
     decay: α, above 0, at most 1; may be traced.
-    num_layers: layers of the encoder.
+    num_layers: number of layers of the encoder.
   """
 
   def scale(update: jax.Array, depth: int | np.ndarray) -> jax.Array:
@@ -139,7 +139,7 @@ def scale_by_layer_depth(
 def layer_depths(params: Any, num_layers: int) -> Any:
   """Finds the depth of each parameter, from 0 (embeddings) to n + 2 (heads).
 
-  Stacked layers have depths 1 to n.
+  n is `num_layers`. The stacked layers have the depths 1 to n.
 
   Raises:
     ValueError: no row of `DEPTHS` matches a parameter.

@@ -112,7 +112,7 @@ def choose_buckets(
 
   Args:
     steps: number of rows -> number of steps that fill so many rows.
-    largest: number of rows that the last bucket must hold.
+    largest: the last bucket must have at least this number of rows.
     most: maximum number of buckets.
     least_saving: share of the rows that one more bucket must save, 0-1.
     multiple: number of which every bucket is a multiple.
@@ -122,8 +122,8 @@ def choose_buckets(
     weights[-(-rows // multiple) * multiple] += count
   weights[-(-largest // multiple) * multiple] += 0
   sizes = sorted(weights)
-  # best[i], for the first i sizes: the fewest rows, with padding, and the
-  # buckets that need them.
+  # best[i] is for the batches of the first i sizes: their least number of rows,
+  # padding included, and the buckets with which they have it.
   best = [(0.0, ())] + [(math.inf, ())] * len(sizes)
   chosen = None
   for _ in range(most):
@@ -144,7 +144,7 @@ def choose_buckets(
 
 
 def bucket(num_rows: int, buckets: Sequence[int], multiple: int) -> int:
-  """Rounds a number of rows up to a bucket, and to a multiple of the mesh size.
+  """Rounds a number of rows up to a bucket, then to a multiple of `multiple`.
 
   Multiples of the last bucket are buckets too, so that every number of rows has
   a bucket.
@@ -173,8 +173,10 @@ def assemble(
     tokens: the tokens of the examples, one example after another.
     lengths: [n] number of tokens of each example.
     lengths_a: [n] number of tokens of type 0 in each example.
-    of_token: further float arrays, whose first axis is that of `tokens`.
-    **of_example: [n, ...] arrays, which become [B, S, ...].
+    of_token: further float arrays with one value per token, in the order of
+      `tokens`.
+    **of_example: further arrays [n, ...] with one value per example, which
+      become [B, S, ...].
   """
   num_rows, row_length, slots = shape
   begins = np.cumsum(lengths) - lengths
@@ -204,7 +206,8 @@ def scatter(
 ) -> np.ndarray:
   """Writes values into an array of zeros.
 
-  `shape` is that of the first two axes, and `places` are flat indices in them.
+  `shape` is the shape of the result's first two axes. `places` are flat indices
+  into these axes.
   """
   result = np.zeros((math.prod(shape), *values.shape[1:]), values.dtype)
   result[places] = values

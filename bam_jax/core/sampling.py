@@ -1,6 +1,7 @@
-"""Task samplers, which choose the examples of step s from (seed, s).
+"""Task samplers, which choose the examples of each step.
 
-N examples per step, T tasks. A sampler has no current position: it can compute
+There are N examples per step and T tasks. The choice depends only on the seed
+and the number of the step. A sampler has no current position: it can compute
 any step at any time, so a run needs only its step number to resume.
 
 All random numbers come from the raw 64-bit output of PCG64. NumPy guarantees
@@ -99,8 +100,10 @@ class ProportionalSampler:
     """Computes the share of each task; draws nothing yet.
 
     Args:
-      sizes: [T] rows without swapped copies; they decide the probabilities.
-      rows: [T] rows with swapped copies; these are drawn.
+      sizes: [T] number of rows of each task without swapped copies, for the
+        probabilities.
+      rows: [T] number of rows of each task with swapped copies; all of these
+        rows are drawn.
       exponent: 0 for equal shares, 1 for shares by size.
       batch_size: N.
       seed: at least 0.
@@ -113,7 +116,7 @@ class ProportionalSampler:
     limits = np.cumsum(self.shares)[:-1]
     self._limits = np.round(limits * 2**_SHARE_BITS).astype(np.uint64)
     self._chunk_steps = max(1, _CHUNK_DRAWS // batch_size)
-    # Number of draws of each task before each chunk counted so far.
+    # Element c: how often each task is drawn before chunk c. The list grows.
     self._before = [np.zeros(len(rows), np.int64)]
     # Caches of the latest chunk, and of the latest permutation of each task.
     self._chunk = functools.lru_cache(1)(self._make_chunk)
@@ -127,7 +130,7 @@ class ProportionalSampler:
     return max(1, math.floor(epochs * sum(self._rows) / self.batch_size))
 
   def __call__(self, step: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns tasks [N] int32 and rows [N] int64 of the examples of a step."""
+    """Returns each example's task, [N] int32, and its row, [N] int64."""
     chunk, within = divmod(step, self._chunk_steps)
     tasks, rows = self._chunk(chunk)
     examples = slice(within * self.batch_size, (within + 1) * self.batch_size)
@@ -207,7 +210,7 @@ class CopiesSampler:
     return max(1, math.floor(epochs * steps))
 
   def __call__(self, step: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns tasks [N] int32 and rows [N] int64 of the examples of a step."""
+    """Returns each example's task, [N] int32, and its row, [N] int64."""
     first = step * self.batch_size
     places = np.arange(first, first + self.batch_size) % len(self._order)
     copy = self._order[places]
@@ -219,7 +222,7 @@ class CopiesSampler:
 
 
 class SubsetSampler:
-  """Samples from a subset of the rows of each task."""
+  """Samples from a subset of each task's rows."""
 
   def __init__(
     self,
@@ -229,8 +232,8 @@ class SubsetSampler:
     """Wraps a sampler of the subset.
 
     Args:
-      sampler: returns row numbers that are positions within the subset.
-      rows: for each task, int64 array of the rows that form the subset.
+      sampler: a sampler that numbers the rows of each subset from 0.
+      rows: for each task, int64 array of the rows in the subset.
     """
     self.batch_size = sampler.batch_size
     self.shares, self.weights = sampler.shares, sampler.weights
@@ -239,7 +242,7 @@ class SubsetSampler:
     self._begins = np.cumsum([0, *map(len, rows[:-1])])
 
   def __call__(self, step: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns tasks [N] int32 and rows [N] int64 of the examples of a step."""
+    """Returns each example's task, [N] int32, and its row, [N] int64."""
     task, place = self._sampler(step)
     return task, self._rows[self._begins[task] + place]
 

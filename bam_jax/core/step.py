@@ -1,7 +1,7 @@
 """The training step as a pure function of arrays.
 
-B rows, L tokens, S segment slots, C outputs of the widest head, K outputs of
-the widest token head, T tasks.
+Letters in shapes: B rows, L tokens per row, S slots per row, C outputs of the
+widest head, K outputs of the widest token head, T tasks.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -36,7 +36,7 @@ class TrainState(flax.struct.PyTreeNode):
 class StepSchedule(NamedTuple):
   """Learning rate and other scheduled values: inputs of the compiled step."""
 
-  learning_rate: Any  # Of the heads.
+  learning_rate: Any  # Learning rate of the heads.
   gold_weight: Any  # λ, 0-1.
   layer_decay: Any  # α, above 0, at most 1.
 
@@ -68,10 +68,11 @@ def make_train_step(
   Args:
     apply_model: computes the logits, with dropout.
     optimizer: from `optimizer.make_optimizer`.
-    class_mask: [T, C] bool, the outputs of each head.
+    class_mask: [T, C] bool, which outputs each head has.
     kinds: the kinds of the T tasks.
     reduction: `sum` (released code) or `mean` of the losses of the examples.
-    accumulate: number of parts for `gradients.gradient`; must divide B.
+    accumulate: number of parts for `gradients.gradient`; must divide the
+      number of rows on each device.
 
   Returns:
     (state, batch, schedule) -> (state, metrics): `loss` and `count` [T] from

@@ -18,7 +18,7 @@ if typing.TYPE_CHECKING:
 _BATCH_ROWS = 1024
 # Files that `Dataset.save_to_disk` and `DatasetDict.save_to_disk` write.
 _STATE, _SPLITS = 'state.json', 'dataset_dict.json'
-# Key of the schema metadata in which `datasets` stores a table's features.
+# Key in a schema's metadata under which `datasets` stores a table's features.
 _FEATURES = b'huggingface'
 _SAVE = "give a folder that the library datasets' Dataset.save_to_disk wrote"
 
@@ -64,7 +64,7 @@ def read_dataset(
 
 
 def _stored(path: Path) -> Iterator[records.Record]:
-  """Yields the rows of the Arrow files that state.json of a folder lists."""
+  """Yields the rows of the Arrow files that a folder's state.json lists."""
   import pyarrow as pa
 
   state = files.read_json(path / _STATE, _SAVE)
@@ -83,7 +83,10 @@ def _stored(path: Path) -> Iterator[records.Record]:
 
 @contextlib.contextmanager
 def _reports(path: Path, what: str) -> Iterator[None]:
-  """Context that raises a `UserError` if pyarrow is missing or can't read."""
+  """Context that raises a `UserError` if pyarrow is missing or fails to read.
+
+  `what` is the message for a failure, such as "is not a Parquet file".
+  """
   errors.require(str(path), ['pyarrow'], 'arrow')
   import pyarrow as pa
 
@@ -100,8 +103,8 @@ def _reports(path: Path, what: str) -> Iterator[None]:
 def _class_names(schema: 'pa.Schema') -> dict[str, list[str]]:
   """Returns the class names of each `ClassLabel` column in a schema.
 
-  `datasets` stores the classes of such a column as numbers, also inside lists,
-  and their names in the metadata of the schema.
+  In such a column, `datasets` stores each class as a number, also inside lists.
+  The class names are in the metadata of the schema.
   """
   found = {}
   with contextlib.suppress(KeyError, TypeError, ValueError, AttributeError):
@@ -128,7 +131,7 @@ def _records(
 
 
 def _named(value: object, classes: list[str]) -> object:
-  """Replaces class numbers by names; keeps -1, which means "no label"."""
+  """Replaces class numbers by class names; keeps -1, which means "no label"."""
   if isinstance(value, list):
     return [_named(each, classes) for each in value]
   if isinstance(value, int) and 0 <= value < len(classes):

@@ -9,10 +9,11 @@ A batch maps `input_ids, token_type_ids, positions, segment_ids` to
 segment 0 is padding. Positions restart in each segment. An empty slot has
 weight 0.
 
-Training batches have more arrays if some tasks need them. For tasks with
-outputs per token: `token_gold, token_teacher` [B, L, K] and `token_share`
-[B, L], float32, with K outputs of the widest such head. For tasks in which each
-label is a separate weighted decision: `gold_total` [B, S, C] float32.
+Training batches have more arrays if some tasks need them. Tasks with outputs
+per token add `token_gold, token_teacher` [B, L, K] and `token_share` [B, L],
+all float32; K is the number of outputs of the widest such head. Tasks with
+class weights, if each of their labels is a separate yes/no decision, add
+`gold_total` [B, S, C] float32.
 """
 
 import collections
@@ -46,8 +47,8 @@ class TrainBatches:
   Attributes:
     shares: task name -> the task's intended share of the examples.
     loss_weights: task name -> factor of the loss of the task's examples.
-    class_weights: task name -> `Task.target_weights`, for tasks with class
-      weights only.
+    class_weights: task name -> `Task.target_weights`; tasks without class
+      weights are left out.
   """
 
   def __init__(
@@ -69,15 +70,15 @@ class TrainBatches:
       task_ids: for each task of the sampler, the index of its head.
       features: for each task of the sampler, the training rows with labels.
       teachers: for each task of the sampler, the teacher's probabilities or
-        scores on 0-1, float32 [rows, outputs]: first for the rows with labels,
-        then for those without; or [tokens, outputs] for a task with outputs
-        per token. None: the gold target is used instead.
+        scores on 0-1, float32. The shape is [rows, outputs], where the rows
+        with labels come before the rows without; or [tokens, outputs] for a
+        task with outputs per token. None: the gold target is used instead.
       sampler: chooses the examples of a step.
       packing: how examples are put into rows; without `row_buckets`, B is the
         number of rows that the examples fill.
       rows_multiple: B is rounded up to a multiple of this, for the mesh.
-      own_rows: maps B to the rows of a batch that this process makes,
-        ascending; None: this process makes all rows.
+      own_rows: function from B to the indices of the rows that this process
+        makes, ascending; None: this process makes all rows.
       without_labels: for each task of the sampler, the rows that have only a
         teacher's label; the sampler numbers them after the rows with labels.
         Empty: no task has such rows.
@@ -138,7 +139,10 @@ class TrainBatches:
     )
 
   def __call__(self, step: int) -> dict[str, np.ndarray]:
-    """Returns the batch of a step; with `own_rows`, only those rows."""
+    """Returns the batch of a step, or only the rows of this process.
+
+    `own_rows` decides which rows belong to this process.
+    """
     task, row = self._sampler(step)
     example = self._bases[task] + row
     lengths = self._lengths[example]
@@ -194,7 +198,9 @@ def evaluation_batches(
   only: np.ndarray | None = None,
   last_sizes: Sequence[int] = (),
 ) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
-  """Yields batches of equal shape that hold each example once, longest first.
+  """Packs each example once, longest first, and yields batches of equal shape.
+
+  With `last_sizes`, the last batch may have another shape.
 
   Args:
     features: the features of a split, or of texts.
@@ -204,12 +210,13 @@ def evaluation_batches(
     rows: B; the last batch is padded to B rows.
     only: [n] int64, indices of the examples to read; None: all examples.
     last_sizes: row counts, ascending. If given, the last batch is padded to the
-      smallest count that is large enough, not to B.
+      smallest of these counts that is large enough, not to B.
 
   Yields:
-    The number of the example in each slot, [B, S] int64, -1 if the slot is
-    empty (with `only`, a position in `only`); and a batch as for training, with
-    targets of 0 and, in the slots of examples, weights of 1.
+    Pairs of an array and a batch. The array, [B, S] int64, holds the index of
+    the example in each slot (with `only`, the position in `only`), or -1 for an
+    empty slot. The batch has the arrays of a training batch, but all targets
+    are 0, and the weight of each example is 1.
   """
   values, offsets = features.ragged('input_ids')
   values, begins, lengths = np.asarray(values), offsets[:-1], np.diff(offsets)
@@ -268,7 +275,10 @@ def _check_labels(task: task_lib.Task, columns: shards.Columns) -> None:
 def _gather(
   values: Sequence[np.ndarray], begins: np.ndarray, lengths: np.ndarray
 ) -> np.ndarray:
-  """Concatenates the tokens of n examples, each a slice of its own array."""
+  """Concatenates the tokens of n examples.
+
+  The tokens of example i start at `begins[i]` in the array `values[i]`.
+  """
   if not len(begins):
     return np.empty(0, np.int32)
   spans = zip(values, begins.tolist(), (begins + lengths).tolist())

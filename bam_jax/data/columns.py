@@ -32,7 +32,7 @@ _INDEX = 'index.json'
 _CHUNK_ROWS = 1024
 _CHUNK_BYTES = 1 << 24
 _OFFSET_TYPE = np.dtype('<i8')
-# Dtype of the array file, by the dtype of the field.
+# Dtype of a field -> dtype of the file with the field's values.
 _TYPES = {
   'bytes': np.dtype('u1'),
   'int': np.dtype('<i4'),
@@ -44,7 +44,7 @@ class Columns:
   """A dataset of N rows as flat, memory-mapped, read-only arrays.
 
   Attributes:
-    fingerprint: name -> value of everything that determines the rows.
+    fingerprint: everything that determines the rows, as name -> value.
     metadata: other values of the manifest, such as the label names.
   """
 
@@ -161,7 +161,7 @@ def measure(path: Path) -> tuple[int, str]:
 
 
 def _column_types(fields: Sequence[manifest_lib.Field]) -> dict[str, np.dtype]:
-  """Returns the dtype of each array file, by file name."""
+  """Returns a dict from the name of each array file to its dtype."""
   types = {}
   for field in fields:
     types[f'{field.name}.values'] = _TYPES[field.dtype]
@@ -173,7 +173,7 @@ def _column_types(fields: Sequence[manifest_lib.Field]) -> dict[str, np.dtype]:
 def _load(
   folder: Path, manifest: manifest_lib.Manifest
 ) -> dict[str, np.ndarray] | None:
-  """Memory-maps the array files; returns None if they do not match."""
+  """Memory-maps the array files; None if they do not match the manifest."""
   types = _column_types(manifest.fields)
   try:
     index = files_lib.read_json(folder / _INDEX)

@@ -14,12 +14,12 @@ import zlib
 from bam_jax import errors
 from bam_jax.data import foreign
 
-# Errors of the libraries for damaged content; pyarrow raises a ValueError.
+# Errors that the libraries raise for damaged content. ValueError is pyarrow's.
 _DAMAGE = (EOFError, OSError, ValueError, lzma.LZMAError, zlib.error)
 
 
 def open_binary(path: Path) -> io.BufferedReader:
-  """Opens a file for reading bytes, decompressed if it is compressed.
+  """Opens a file for reading bytes; a compressed file is decompressed.
 
   Raises:
     errors.UserError: the decompression needs a package that is not installed.
@@ -74,7 +74,8 @@ class _Source(io.RawIOBase):
   """Reads decompressed bytes; raises a `UserError` if the file is damaged.
 
   Attributes:
-    closes: the compressed file, if it must be closed together with this one.
+    closes: the compressed file, if closing this reader must also close it;
+      else None.
   """
 
   def __init__(self, source: BinaryIO, path: str, name: str):

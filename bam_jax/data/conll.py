@@ -21,11 +21,11 @@ def read(
 ) -> Iterator[lines.Row]:
   """Reads the sentences of a CoNLL file; see `formats.Reader`.
 
-  Columns are separated by tabs or, in a line without tabs, by spaces; every
-  other character is part of a word. A line whose first column is `-DOCSTART-`
-  ends a sentence. A line that begins with `#` is a comment if it comes before
-  the words of its sentence and its columns differ from those of the words: in
-  number, in separator, or because the first column contains a space.
+  Columns are separated by tabs or, in a line without tabs, by spaces. No other
+  character separates columns. A line whose first column is `-DOCSTART-` ends a
+  sentence. A line that begins with `#` is a comment if it comes before the
+  words of its sentence and does not look like a line with a word: the number of
+  columns or the separator differs, or the first column contains a space.
   """
 
   def make(index: int, block: list[_Line]) -> lines.Row:
@@ -38,7 +38,8 @@ def read(
 
 def _sentences(numbered: Iterator[_Line]) -> Iterator[list[_Line]]:
   """Yields the lines of each sentence, without comments."""
-  # Whether the first lines are comments depends on the words that follow.
+  # Only a line with a word shows which lines are comments, so all sentences
+  # before the first such line wait for it.
   waiting: list[list[_Line]] = []
   like = None
   for block in _blocks(numbered):
@@ -60,7 +61,7 @@ def _drop_comments(block: list[_Line], like: str) -> list[_Line]:
 
 
 def _blocks(numbered: Iterator[_Line]) -> Iterator[list[_Line]]:
-  """Groups lines; an empty line or `-DOCSTART-` ends a group."""
+  """Groups lines; a blank line or a `-DOCSTART-` line ends a group."""
 
   def is_break(numbered_line: _Line) -> bool:
     _, line = numbered_line
@@ -75,7 +76,7 @@ def _blocks(numbered: Iterator[_Line]) -> Iterator[list[_Line]]:
 
 
 def _is_comment(line: str, like: str) -> bool:
-  """Whether a line is a comment; `like` is a line known to hold a word."""
+  """Whether a line is a comment, not a line with a word such as `like`."""
   if not line.startswith(_COMMENT):
     return False
   cells = plain_text.cells(line)

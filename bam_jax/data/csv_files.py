@@ -11,10 +11,10 @@ from bam_jax.data import lines
 from bam_jax.data import tsv
 from bam_jax.tasks import task as task_lib
 
-# A line before the header that declares the separator to Excel.
+# A line before the header, such as `sep=;`, that tells Excel the separator.
 _SAID = re.compile(r'sep=(.)\r?\n')
-# Suffixes of files whose cells are separated by tabs. The suffix of a
-# compression may follow.
+# Suffixes of files with tabs between the cells. A suffix of a compressed file,
+# such as `.gz`, may follow.
 _TAB_SUFFIXES = frozenset({'.tsv', '.tab'})
 
 
@@ -23,7 +23,7 @@ def read(
 ) -> Iterator[lines.Row]:
   """Reads the rows of a CSV file; see `formats.Reader`.
 
-  `Row.line` is the first line of the row.
+  A row may have several lines; `Row.line` is the number of the first.
   """
   head = lines.check_text(path).decode('utf-8-sig', 'replace')
   said = _SAID.match(head)
@@ -42,8 +42,8 @@ def _separator(path: Path, head: str, table: task_lib.Table) -> str:
   The file's suffix decides between a tab and a comma. If the first row, split
   at this separator, lacks columns of the table, other separators are tried,
   because spreadsheet programs in many countries write semicolons. If no
-  separator gives all of the columns, the first one that gives any of them is
-  returned, so that the later error names the missing column.
+  separator gives all of the columns, the function returns the first separator
+  that gives at least one column. The later error then names a missing column.
   """
   is_tab = not _TAB_SUFFIXES.isdisjoint(path.suffixes)
   usual = '\t' if is_tab else ','
@@ -57,7 +57,7 @@ def _separator(path: Path, head: str, table: task_lib.Table) -> str:
 def _cells(
   content: Iterator[str], mark: str, path: Path
 ) -> Iterator[tuple[int, list[str]]]:
-  """Yields each row's cells, with the number of its first line."""
+  """Yields the first line number and the cells of each row."""
   # Without `strict`, a quotation mark that is never closed would make the rest
   # of the file one cell.
   reader = csv.reader(content, delimiter=mark, strict=True)

@@ -25,7 +25,7 @@ _BATCH = 4096
 # Number of examples that are cut into windows at once.
 _WINDOWS_BATCH = 1024
 
-# Callback that gets the uid of each example of which tokens are cut off.
+# Callback that gets the uid of each example that loses tokens to truncation.
 OnCut = Callable[[str], None]
 
 
@@ -76,7 +76,7 @@ class Tokenizer:
 
   @property
   def is_word_piece(self) -> bool:
-    """Whether this is a WordPiece model, whose vocabulary fits vocab.txt."""
+    """Whether the model is WordPiece, so that vocab.txt can be written."""
     return isinstance(self._tokenizer.model, models.WordPiece)
 
   @functools.cached_property
@@ -102,12 +102,14 @@ class Tokenizer:
 
     tokenizer.json holds the whole tokenizer, and tokenizer_config.json names
     the class that loads it unchanged. A WordPiece tokenizer also gets a
-    vocab.txt, whose line n (from 0) is the token with id n. If id n has no
-    token, or a token that cannot be a line, line n is `[unused_id_n]`.
+    vocab.txt. Line n (from 0) of vocab.txt is the token with id n. If id n has
+    no token, or its token has a line break or outer whitespace, line n is
+    `[unused_id_n]`.
 
     Args:
       directory: folder to write into; created if missing.
-      max_length: tokens of the longest input, for tokenizer_config.json.
+      max_length: maximum number of tokens per input, which is written to
+        tokenizer_config.json; None: it is not written.
       has_token_types: whether the model takes token types.
     """
     directory = Path(directory)
@@ -150,8 +152,8 @@ class Tokenizer:
     """
 
     def add_space(part: dict[str, object]) -> dict[str, object]:
-      # A vocabulary with a token of this name is not changed: its values are
-      # numbers, not False.
+      # This is also called for the vocabulary. A token `add_prefix_space` is
+      # not changed, because its value is a number, not False.
       if part.get('add_prefix_space') is False:
         return part | {'add_prefix_space': True}
       return part
@@ -179,10 +181,10 @@ class Tokenizer:
     """Maps each token id of another tokenizer to ids of this tokenizer.
 
     Returns:
-      For each id of `other`, an array [1 or more] int32: the id of the same
-      token here. If this tokenizer lacks the token, the ids of the token's
-      text; if the text has no ids either, or the token is a special token, the
-      id of `[UNK]`.
+      For each id of `other`, an array [1 or more] int32. It holds the id that
+      the same token has here. If this tokenizer lacks the token, the array
+      holds the ids of the token's text. If the token is a special token, or its
+      text has no ids, the array holds the id of the unknown token.
     """
     own = self._tokenizer.get_vocab(with_added_tokens=True)
     result = [np.array([self.unk_id], np.int32)] * other.vocab_size
@@ -196,14 +198,14 @@ class Tokenizer:
     return result
 
   def encode(self, texts: Sequence[str]) -> list[np.ndarray]:
-    """Returns the token ids of each text, [tokens] int32, no special tokens."""
+    """Returns each text's token ids, [tokens] int32, without special tokens."""
     encodings = self._tokenizer.encode_batch_fast(
       texts, add_special_tokens=False
     )
     return [np.array(encoding.ids, np.int32) for encoding in encodings]
 
   def encode_words(self, words: Sequence[str]) -> list[np.ndarray]:
-    """Returns the token ids of each word as inside a text, [tokens] int32."""
+    """Returns the token ids that each word has in a text, [tokens] int32."""
     return self.for_words.encode(words)
 
   def encode_with_spans(
@@ -212,8 +214,9 @@ class Tokenizer:
     """Returns the token ids and the character spans of each text.
 
     Returns:
-      For each text, the ids [tokens] int32, and the first character and the end
-      of each token in the text, [tokens, 2] int32, without a space before it.
+      For each text, the ids, [tokens] int32, and the spans, [tokens, 2] int32.
+      Token i is `text[begin:end]` with `begin, end = spans[i]`. The space
+      before a word is not part of the span.
     """
     encodings = self._tokenizer.encode_batch(texts, add_special_tokens=False)
     result = []
@@ -272,8 +275,8 @@ def featurize(
       least 4.
     swap: whether to also yield a copy of each pair with its texts swapped;
       copies follow after all originals. This keeps all ids in memory.
-    on_cut: called with the uid of each example of which tokens are cut off,
-      before the first row of that example is yielded.
+    on_cut: called with the uid of each example that loses tokens, before the
+      first row of that example is yielded.
 
   Raises:
     errors.UserError: `Task.stride` is so large that windows would skip tokens.

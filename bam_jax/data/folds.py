@@ -4,8 +4,9 @@ Folds: a teacher has memorised the gold labels of the rows it was trained on. So
 each of k teachers is trained without one of k folds and labels only that fold
 (cross-fitting; Wolpert 1992, "Stacked generalization").
 
-Held-out rows: a search scores settings on training rows on which none of its
-runs is trained. A run with patience chooses its best step on such rows.
+Held-out rows are left out of the training rows. A search trains no run on its
+held-out rows and scores settings on them. A run with patience chooses its best
+step on held-out rows.
 
 Development rows: a task without a development file takes them from its training
 files.
@@ -80,7 +81,7 @@ def split(uids: Sequence[str], fold: Fold) -> tuple[np.ndarray, np.ndarray]:
     [N - n] int64, both ascending.
 
   Raises:
-    errors.UserError: there are fewer rows than folds.
+    errors.UserError: there are fewer distinct examples than folds.
   """
   bases = [task_lib.example_uid(uid) for uid in uids]
   distinct, base = np.unique(bases, return_inverse=True)
@@ -100,10 +101,11 @@ def hold_out(
 ) -> tuple[np.ndarray, np.ndarray]:
   """Splits a task's N rows into training rows and held-out rows.
 
-  The division depends only on the texts and labels. All rows of an example
-  (swapped copies, windows) are on the same side, and so are examples with equal
-  texts, in either order. If a label is one number, such as a class, each label
-  is equally frequent on both sides, up to rounding.
+  For given settings, the division depends only on the texts and labels. All
+  rows of an example (swapped copies, windows) are on the same side. Examples
+  with equal texts are on the same side too, even if one pair has the texts of
+  the other in reverse order. If a label is one number, such as a class, each
+  label is equally frequent on both sides, up to rounding.
 
   Returns:
     The indices of the rows to train on, [n] int64, and of the held-out rows,
@@ -139,17 +141,17 @@ def find_development_rows(
 ) -> np.ndarray:
   """Chooses the development rows among the rows of a task's training files.
 
-  Returns the rows that the work directory has recorded, if it has any. Else the
-  rows are drawn at random, in one of two ways:
+  If a work directory has recorded the development rows (`division.recorded`),
+  those are chosen. Otherwise rows are drawn at random, in one of two ways:
 
   With a group column (`division.by_group`), whole groups are drawn. A group is
   skipped if it would raise the share of development rows above
   `division.share`.
 
-  Without a group column, rows with equal texts stay together. Each label, or
-  each part of the range of scores, is about equally frequent on both sides. A
-  class that only one distinct text has stays in training. Tags and answers are
-  not balanced.
+  Without a group column, rows with equal texts stay together (for answers, rows
+  with the same context). Each label, or each part of the range of scores, is
+  about equally frequent on both sides. A class with only one distinct text
+  stays in training. Tags and answers are not balanced.
 
   At least one group or text is taken, even if it exceeds the share.
 
@@ -229,7 +231,7 @@ def _number_contents(rows: kind_lib.Rows) -> np.ndarray:
   values, offsets = rows.ragged('input_ids')
   begins, ends = offsets[:-1] + 1, offsets[1:]  # Without [CLS].
   middles = offsets[:-1] + rows.fixed('length_a')
-  # If every pair has two [SEP] between its texts, the second one is left out,
+  # If every pair has two [SEP] between its texts, the second [SEP] is left out,
   # so that the order of the texts does not matter.
   pairs, ends_a = middles < ends, middles
   if np.all(values[middles - 2] == values[middles - 1], where=pairs):

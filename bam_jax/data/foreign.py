@@ -1,7 +1,8 @@
-"""Detects files in an unsupported format, and names a command to convert them.
+"""Detects files that are not plain UTF-8 text, and suggests a conversion.
 
 Examples are a compressed file, UTF-16 text, a spreadsheet, or a login page that
-was saved in place of a table.
+was saved in place of a table. Compressed files can also be read without a
+conversion, see `compressed`.
 """
 
 import codecs
@@ -22,10 +23,10 @@ TO_UTF_8 = (
 HEAD_BYTES = 4096
 # Characters that may separate the cells of a row.
 SEPARATORS = ('\t', ',', ';', '|')
-# Name of standard input in errors; its path is empty.
+# Name of standard input in error messages. Its path is the empty string.
 STDIN = 'standard input'
 
-# First bytes, name, suffix, program.
+# For each compression: pattern of the first bytes, name, suffix, program.
 _COMPRESSED = (
   (rb'\x1f\x8b', 'gzip', '.gz', 'gzip'),
   (rb'BZh[1-9](1AY&SY|\x17rE8P\x90)', 'bzip2', '.bz2', 'bzip2'),
@@ -36,8 +37,8 @@ _SAVE_SHEET = (
   'open it in the spreadsheet program and save the sheet as text in UTF-8, with'
   ' tabs between the columns'
 )
-# First bytes, description of such a file, remedy. {0} is the quoted path of the
-# file, {1} the quoted path of its folder.
+# For each other format: pattern of the first bytes, description, remedy. {0} is
+# the quoted path of the file, {1} the quoted path of the file's folder.
 _OTHERS = (
   (
     rb'PK\x03\x04.{0,512}(\[Content_Types\]\.xml|xl/|_rels/|docProps/)',
@@ -91,13 +92,14 @@ _UNICODE_MARKS = (
 )
 _JSON_ARRAY = re.compile(rb'(\xef\xbb\xbf)?\s*\[\s*\{')
 
-# Least share of ASCII characters (tabs, line breaks, digits) in text that is
-# taken for UTF-16 without a byte-order mark.
+# Text counts as UTF-16 without a byte-order mark only if more than this share
+# of its characters are ASCII, such as tabs, line breaks and digits.
 _ASCII_SHARE = 0.02
-# Share of zero bytes above which a file that is not UTF-8 is binary; and above
-# which a file that decodes as UTF-8 may be UTF-16, in which each character of
-# English text has one zero byte.
+# A file that does not decode as UTF-8 is binary if it has more than this share
+# of zero bytes.
 _BINARY_ZEROS = 0.01
+# A file that decodes as UTF-8 may still be UTF-16 if it has more than this
+# share of zero bytes. In UTF-16, each character of English text has one.
 _UTF_16_ZEROS = 0.3
 
 
@@ -115,15 +117,15 @@ def compression(head: bytes) -> str | None:
 
 
 def describe(head: bytes, path: str) -> tuple[str, str] | None:
-  """Detects a file that is not UTF-8 text, and how to convert it.
+  """Describes a file that is not UTF-8 text, and how to convert it.
 
   Args:
     head: the first `HEAD_BYTES` of the file, or the whole file if shorter.
     path: path of the file; empty for standard input.
 
   Returns:
-    What the file is, and advice to the user; None if no other format is
-    detected.
+    A description of the file, and advice to the user; None if the file seems to
+    be UTF-8 text.
   """
   quoted = shlex.quote(path)
   for pattern, name, suffix, program in _COMPRESSED:

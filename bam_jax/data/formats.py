@@ -25,9 +25,10 @@ class Reader(Protocol):
     Args:
       path: the file.
       table: the columns to read, with or without a label.
-      fault: gets the error of each unusable row, which is skipped; bytes that
-        are not UTF-8 are replaced. None: such rows and bytes raise an error.
-        In rows to predict (`table.input_kind`), such bytes always raise one.
+      fault: called with the error of each unusable row; the row is skipped, and
+        bytes that are not UTF-8 are replaced. None: unusable rows and invalid
+        bytes raise an error. In rows to predict (`table.input_kind`), invalid
+        bytes always raise an error.
 
     Raises:
       errors.UserError: the file has another format, or the rest of it cannot be
@@ -48,7 +49,7 @@ class Format(NamedTuple):
     like: the format in `Kind.formats` whose rows look the same. A kind that
       reads that format also reads this one.
     is_text: whether files are UTF-8 text, which may be compressed.
-    is_folder: whether the rows of a split are in a folder, not in a file.
+    is_folder: whether the path of a split is a folder, not a file.
   """
 
   read: Reader

@@ -32,9 +32,9 @@ _LISTS = ('["', "['")
 # labels joined into one.
 _JOINED_SHARE = 0.2
 
-# Task name -> label -> number of training rows (for tagging, words) with the
-# label. The labels are in the order of the outputs. The number is None if the
-# labels were read from the work directory.
+# Task name -> label -> number of training rows (for tagging, number of words)
+# that have the label. The labels are in the order of the outputs. The number is
+# None if the labels were read from the work directory.
 Found = Mapping[str, Mapping[str, int | None]]
 
 
@@ -47,10 +47,10 @@ def find(
 ) -> Found:
   """Returns the labels of each task that is declared without labels.
 
-  The labels of a learnt task are read from the work directory, if saved there.
-  Other labels are collected from the training rows, and the first ones are
-  logged with their counts. They are sorted by value if all are whole numbers,
-  otherwise by code points.
+  The labels of a task in `learnt` are read from the work directory, if it has
+  saved them. All other labels are collected from the training rows and sorted:
+  by value if all of them are whole numbers, otherwise by code points. The first
+  few labels of each task are logged with their counts.
 
   Args:
     tasks: from `registry.resolve`.
@@ -113,7 +113,10 @@ def add(
 
 
 def keep(found: Found, workdir: Path) -> None:
-  """Saves labels from training rows to the work directory, with counts."""
+  """Saves the labels that came from training rows, with their counts.
+
+  Labels that were read from the work directory are not written again.
+  """
   for name, rows in found.items():
     if not _is_kept(rows):
       path, content = _path(workdir, name), {'labels': [*rows], 'rows': rows}
@@ -135,7 +138,8 @@ def _count(
 ) -> Counter[str]:
   """Counts the labels of the training rows, or the tags of their words."""
   counts: Counter[str] = Counter()
-  # Labels from text cells. A label that is a list needs no separator.
+  # Labels from text cells, for `_check_separator`. A label that is a list needs
+  # no separator.
   of_texts: set[str] = set()
   split = task.train_split
   for where, value in sources.read_labels(task, split, data):

@@ -51,8 +51,9 @@ class Row(NamedTuple):
 def decoding(fault: Fault | None, table: task_lib.Table) -> str:
   """Returns the `errors` argument of `open`, for bytes that are not UTF-8.
 
-  They are replaced if there is a `fault`, except in rows to predict, where a
-  replaced character could change the prediction. Otherwise they raise an error.
+  With `fault`, such bytes are replaced; without it, they raise an error. In
+  rows to predict they always raise an error, because a replaced character could
+  change the prediction.
   """
   is_looked_over = fault is not None and table.input_kind is None
   return 'replace' if is_looked_over else 'strict'
@@ -87,8 +88,8 @@ def check_text(path: Path) -> bytes:
     The first bytes of the content, at most `foreign.HEAD_BYTES`.
 
   Raises:
-    errors.UserError: the path is something else, such as a pipe, which could be
-      read for ever, or a spreadsheet.
+    errors.UserError: the path is not a regular file (a pipe may never end), or
+      the file is not text, such as a spreadsheet.
     OSError: the file cannot be opened.
   """
   if path.exists() and not path.is_file():
@@ -128,13 +129,13 @@ def read(
   Raises:
     errors.UserError: the file is not text, or a line is too long to be text.
   """
-  # Universal newlines, same as TFDS.
+  # Universal newlines: a line may end with \n, \r or \r\n, same as in TFDS.
   with open_text(path, decoding_errors) as file:
     yield numbered(file, str(path))
 
 
 def numbered(file: TextIO, name: str) -> Iterator[tuple[int, str]]:
-  """Yields line numbers (from 1) and lines; `name` is the file's in errors."""
+  """Yields line numbers (from 1) and lines; errors call the file `name`."""
   for number, line in enumerate(with_ends(file, name), 1):
     yield number, line.removesuffix('\n')
 

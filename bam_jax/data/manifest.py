@@ -1,8 +1,9 @@
-"""Reads and writes the manifest of a shard set, with its fingerprint.
+"""Reads and writes manifests, which list the files and fields of a shard set.
 
-`manifest.json` lists the fields; the name, size and sha256 of every file; the
-fingerprint (everything that decided the content, by name); and free metadata.
-Its `digest` is the sha256 of all other entries as canonical JSON.
+`manifest.json` has the fields; the name, size and sha256 of every file; the
+fingerprint (everything that decided the content, by name); and metadata (any
+other values). The entry `digest` is the sha256 of all other entries, written as
+canonical JSON.
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,7 +31,8 @@ class Field:
     name: name of the feature in the records, and of its column files.
     dtype: `int` (within int32), `float` (float32) or `bytes` (one UTF-8
       string).
-    width: numbers per row; None if it varies between rows; 1 for `bytes`.
+    width: how many numbers a row has; None if this varies by row; 1 for
+      `bytes`.
   """
 
   name: str
@@ -146,7 +148,7 @@ def check_fingerprint(
   fingerprint: Mapping[str, object],
   remedy: str = AGAIN,
 ) -> None:
-  """Raises a `UserError` if the fingerprint is not the expected one.
+  """Raises a `UserError` if a manifest has another fingerprint than expected.
 
   The error names the parts that differ, their values, and the remedy.
   """

@@ -39,7 +39,7 @@ def prepare(
     tokenizer: makes the token ids.
     directory: folder of the shard set.
     replaces: whether to replace a shard set that was made from other rows or
-      settings; if False, such a set is an error.
+      settings; if False, such a set raises an error.
     examples: the examples of the split, if they have already been read.
 
   Returns:
@@ -99,9 +99,9 @@ def prepare(
 def _check_tokens(
   columns: shards.Columns, vocab_size: int, max_length: int, directory: Path
 ) -> None:
-  """Raises if stored token ids or row lengths exceed the given limits.
+  """Raises if a stored token id, or the length of a row, is out of range.
 
-  A damaged set may still have the right fingerprint, and an id outside the
+  A damaged set may still have the right fingerprint. A token id outside the
   vocabulary would silently look up the embedding of another token.
   """
   ids, offsets = columns.ragged('input_ids')

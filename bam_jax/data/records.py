@@ -1,6 +1,6 @@
 """Makes raw rows from records: mappings of columns or fields to values.
 
-All readers of formats with named or numbered columns make their rows here.
+The readers of all formats except CoNLL make their rows here.
 """
 
 from collections.abc import Iterator, Mapping
@@ -32,7 +32,7 @@ def make_row(
     index: index of the row in its file, from 0.
     line: first line of the row, from 1; 0 if the file has no lines.
     record: the fields of the row.
-    table: has the names of the text and label fields, see `find`.
+    table: names the text and label fields; a name may be a path, see `find`.
     where: file and line, for errors.
 
   Raises:
@@ -81,7 +81,7 @@ def _input_texts(
 def _text(
   record: Record, name: int | str, table: task_lib.Table, where: str
 ) -> str:
-  """Returns a field as a text; a list of words is joined by spaces."""
+  """Returns the text in a field; joins a list of words by spaces."""
   value = find(record, name, where)
   if table.holds != 'words':
     # Fast path: most texts are valid and need no error message.
@@ -123,10 +123,10 @@ def _label(
 def _answers(
   record: Record, context: str, table: task_lib.Table, where: str
 ) -> task_lib.Answers:
-  """Returns a pair (text, start) per answer; empty if `is_impossible` is set.
+  """Returns a pair (text, start) per answer; none if `is_impossible` is set.
 
-  The field holds a list of objects or, as stored by Hugging Face's library, an
-  object of lists.
+  The label field holds either a list with one object per answer, or one object
+  with a list of texts and a list of starts (as Hugging Face's library does).
   """
   if record.get('is_impossible', False):
     return ()
@@ -215,8 +215,8 @@ def text_columns(
   The sets are `table.text` and `table.other_texts`.
 
   Raises:
-    errors.UserError: the row is to be predicted, has none of these sets, and
-      its columns have names.
+    errors.UserError: the row is to be predicted and has none of these sets,
+      and `table.text` holds names, not numbers.
   """
   choices = (table.text, *table.other_texts)
   if len(choices) == 1 and table.input_kind is None:
@@ -228,7 +228,8 @@ def text_columns(
     wanted = ', nor '.join(' and '.join(map(repr, each)) for each in choices)
     known = [*itertools.chain.from_iterable(choices)]
     absent = known
-    for names in choices:  # If one of two is present, report the other one.
+    # If only one text of a pair is present, report the other text as missing.
+    for names in choices:
       there = [name for name in names if has(record, name)]
       if there:
         absent = [name for name in names if name not in there]
@@ -245,7 +246,7 @@ def text_columns(
 
 
 def _spell(value: object, where: str) -> str:
-  """Returns a string unchanged and a number, Boolean or null as JSON.
+  """Returns a string unchanged; converts a number, Boolean or null to JSON.
 
   Raises:
     errors.UserError: the value is of another type.

@@ -34,7 +34,8 @@ def resolve(config: config_lib.Config) -> task_lib.TaskTable:
 
   Names are looked up among the GLUE tasks, the demo tasks and
   `config.custom_tasks`. Every custom task is checked, even if it is not used.
-  Labels that are to be inferred are still empty, see `labels.find`.
+  If a task's labels are to be inferred, `Task.labels` is still empty; see
+  `labels.find`.
 
   Raises:
     errors.UserError: a name is unknown, a custom task has a mistake, another

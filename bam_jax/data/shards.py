@@ -4,8 +4,8 @@
     DIR/manifest.json                  content of the set; written last
     DIR/columns/                       cache of the rows as flat arrays
 
-The manifest holds the size and sha256 of every file and the fingerprint of the
-set. All of these are checked before the rows are used.
+The manifest holds the size and sha256 of every file, and the fingerprint of the
+set. `open` checks all of these before the rows are used.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -54,7 +54,11 @@ def feature_fields(
 
 
 def logits_fields(width: int | None) -> tuple[Field, ...]:
-  """Returns the fields of stored logits; `width` None: it varies by row."""
+  """Returns the fields of stored logits.
+
+  Args:
+    width: logits per row; None if rows differ in the number of logits.
+  """
   return (Field('uid', 'bytes', 1), Field('logits', 'float', width))
 
 
@@ -69,26 +73,27 @@ def write(
   """Writes a shard set atomically: completely or not at all.
 
   The files are written to a temporary folder `DIRECTORY.tmp-…` beside
-  `directory`. A rename then puts it in place of `directory`. A killed process
-  may leave the temporary folder behind; nothing reads it.
+  `directory`. This folder is then renamed to `directory`. A killed process may
+  leave the temporary folder behind; nothing reads it.
 
   Args:
     directory: folder of the set; an older set in it is replaced.
-    fields: the fields that every record has, and no others.
-    records: name -> value for each row, consumed as a stream. A value is a str
-      for a `bytes` field, else a number or a 1-D array.
+    fields: the fields; every record has all of them, and no others.
+    records: a mapping of field name -> value per row, read as a stream. A value
+      is a str for a `bytes` field, otherwise a number or a 1-D array.
     fingerprint: everything that decides the content, as JSON values by name.
     metadata: other JSON values to store in the manifest.
     shard_rows: records per file, at least 1.
 
   Raises:
-    errors.UserError: the folder can't be written or holds other files, or there
-      is no record.
-    ValueError: a record does not have these fields.
+    errors.UserError: the folder can't be written, it holds other files, or
+      `records` is empty.
+    KeyError, ValueError: the fields of a record are not `fields`, or a value
+      does not fit its field.
     Exception: whatever `records` raises, unchanged.
   """
   directory = Path(directory)
-  # A folder beside it is on the same file system, so the rename is atomic.
+  # A folder beside `directory` is on the same file system, as renaming needs.
   temporary = directory.with_name(
     f'{directory.name}.tmp-{secrets.token_hex(4)}'
   )
@@ -148,7 +153,7 @@ def open(
 
   The size and sha256 of every file are compared with the manifest. The first
   call decodes the records into files in `directory/columns`, in bounded memory.
-  Later calls map these files, if they have not changed.
+  Later calls map these files, or decode again if the files have changed.
 
   Args:
     directory: folder of the set.
@@ -156,9 +161,10 @@ def open(
     fingerprint: the expected fingerprint; None accepts any.
 
   Raises:
-    errors.UserError: there is no set; its fingerprint differs (the message
-      names the parts that differ); it has other fields; or a file is missing,
-      is damaged, or has another number of records than the manifest says.
+    errors.UserError: the folder has no shard set; the set has another
+      fingerprint (the message names the parts that differ) or other fields; a
+      file is missing, is damaged, or has another number of records than the
+      manifest says; or `directory/columns` can't be written.
   """
   directory = Path(directory)
   manifest = manifest_lib.read(directory)
@@ -188,7 +194,8 @@ def _encode(
   """Serialises a row as a tf.train.Example.
 
   Raises:
-    ValueError: the row does not have these fields.
+    KeyError, ValueError: the fields of the row are not `fields`, or a value
+      does not fit its field.
   """
   if len(row) != len(fields):
     raise ValueError(f'row {number} has the fields {list(row)}')

@@ -26,7 +26,7 @@ HOW_TO_GET_GLUE = (
 )
 
 
-# `Row.line` if a part of a file cannot be read as a row.
+# Value of `Row.line` for a part of a file that cannot be read as a row.
 NO_ROW = -1
 
 
@@ -87,7 +87,7 @@ class Source:
 
   @property
   def remedy(self) -> str:
-    """Returns how the user can fix a missing split."""
+    """Returns what the user can do if the split is missing, for messages."""
     if self.format == 'tfds':
       return tfds_source.how_to_get(self.table.tfds, self.data.tfds_dir)
     if self.table.tfds:
@@ -127,10 +127,11 @@ def read(
   """Yields the examples of a split in file order; raises if there are none.
 
   The index in a uid counts the data lines of the raw file from 0. Malformed
-  rows count, even if they are skipped. The header and empty lines don't count;
-  TFDS skips these too. If a split has several files, the index continues in the
-  next file. Labels are None if the table has no label column. Unless `quiet`,
-  logs how many rows without a label are skipped.
+  rows count, even if they are skipped. The header and empty lines don't count,
+  same as in TFDS. If a split has several files, the index continues in the next
+  file. Labels are None if the table has no label column. Rows with a label
+  that means "no label" (`Table.no_label`) are skipped; unless `quiet`, their
+  number is logged.
 
   Raises:
     errors.UserError: a file is missing or has no usable row, or a row cannot be
@@ -170,9 +171,10 @@ def read_divided(
 def read_labels(
   task: task_lib.Task, split: str, data: config_lib.DataConfig
 ) -> Iterator[tuple[str, task_lib.RawLabel]]:
-  """Yields the place and the raw label of each labelled row of a split's files.
+  """Yields (place, raw label) for each labelled row of a split's files.
 
-  Skips rows without a label and unusable rows.
+  The place names the file and line, for messages. Rows without a label and
+  unusable rows are skipped.
 
   Raises:
     errors.UserError: a file is missing, has another format or has no usable
@@ -201,8 +203,8 @@ def read_labels(
 def no_usable_row(source: Source, path: Path) -> errors.UserError:
   """Returns the error for a file without a usable row.
 
-  If the task has `no_label`, the error says why the rows have no label. The
-  name of the label field may be wrong, for example.
+  If the task has `no_label`, the error says why the rows have no label: for
+  example, because the name of the label field is wrong.
   """
   table, faults = source.table, []
   if table.no_label:
@@ -226,7 +228,9 @@ def read_kept(
   data: config_lib.DataConfig,
   names: tuple[str, ...],
 ) -> dict[str, Mapping[str, object]]:
-  """Returns uid -> {column: value} for the named columns that a row has.
+  """Returns the values of the named columns, as uid -> {column: value}.
+
+  Columns that a row does not have are left out.
 
   Raises:
     errors.UserError: a row cannot be read.
@@ -240,7 +244,9 @@ def read_kept(
 def read_ids(
   task: task_lib.Task, split: str, data: config_lib.DataConfig
 ) -> dict[str, str]:
-  """Returns uid -> id for the rows of a split; the kind must have `by_id`.
+  """Returns the ids that the rows of a split have in the file, as uid -> id.
+
+  The name of the field with the id comes from `Kind.by_id`, which must be set.
 
   Raises:
     errors.UserError: a row cannot be read, or has no id.
@@ -255,7 +261,10 @@ def read_ids(
 def _read_unlabelled(
   task: task_lib.Task, split: str, data: config_lib.DataConfig, **fields: Any
 ) -> Iterator[lines.Row]:
-  """Reads a split without labels; `fields` override fields of its `Table`."""
+  """Yields the rows of a split without their labels.
+
+  The arguments `fields` override fields of the split's `Table`.
+  """
   table = dataclasses.replace(
     task.tables[split], label=None, no_label=(), **fields
   )
@@ -283,7 +292,7 @@ def _rows(source: Source, quiet: bool) -> Iterator[lines.Row]:
 def _divide(
   source: Source, quiet: bool
 ) -> tuple[Iterator[lines.Row], Iterator[lines.Row]]:
-  """Divides the rows of a file into training and development rows."""
+  """Divides the rows of a split's files into training and development rows."""
   rows = list(read_files(source, quiet))
   is_dev = folds.find_development_rows(
     source.task, source.table.division, rows, source.name
@@ -334,9 +343,10 @@ def read_files(source: Source, quiet: bool = False) -> Iterator[lines.Row]:
 def _read_all(
   read: formats.Reader, path: Path, table: task_lib.Table
 ) -> Iterator[lines.Row]:
-  """Yields the rows of a file; for prediction, also rows that can't be parsed.
+  """Yields the rows of a file; for prediction, also rows that can't be read.
 
-  Such a row has an error instead of texts, and its line is `NO_ROW`.
+  A row that can't be read has an error instead of texts, and its `line` is
+  `NO_ROW`.
   """
   if table.input_kind is None:
     yield from read(path, table)
@@ -361,7 +371,12 @@ def place(path: Path | str, row: lines.Row) -> str:
 def _parse_label(
   source: Source, row: lines.Row, path: Path | str
 ) -> task_lib.Label | None:
-  """Parses the label of a raw row; checks the texts of unlabelled rows."""
+  """Parses the label of a raw row; returns None for a row without a label.
+
+  Raises:
+    errors.UserError: the label is invalid, or a text of the split `UNLABELLED`
+      is empty.
+  """
   where = place(path, row)
   is_unlabelled = source.split == task_lib.UNLABELLED
   if is_unlabelled and not all(map(str.strip, row.text)):

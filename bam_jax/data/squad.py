@@ -22,8 +22,9 @@ def read(
   """Reads questions and contexts; see `formats.Reader`.
 
   `Row.line` is 0, because a question has no line in this format. The label has
-  a pair per gold answer: its text, and the index of its first character in the
-  context. The label is empty if the question cannot be answered.
+  a pair per gold answer: the answer's text, and where in the context the answer
+  starts (as a character index). The label is empty if the question cannot be
+  answered.
   """
   with lines.open_text(path, lines.decoding(fault, table)) as file:
     content = file.read()

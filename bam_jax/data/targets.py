@@ -12,8 +12,8 @@ from bam_jax.tasks import task as task_lib
 class Targets:
   """Looks up gold and teacher targets, per example or per token.
 
-  If a row has no label, its gold target is the teacher's prediction. So the
-  weight of gold labels has no effect on such a row.
+  For a row without a label, the teacher's prediction is used as the gold target
+  too. So the weight of gold labels has no effect on such a row.
   """
 
   def __init__(
@@ -26,19 +26,20 @@ class Targets:
     token_outputs: int,
     has_totals: bool = False,
   ):
-    """Loads labels per example; labels per token are loaded for each batch.
+    """Loads labels per example; labels per token are looked up per batch.
 
     Args:
       tasks: the tasks of the run.
       features: the labelled training rows of each task.
       without_labels: the unlabelled training rows of each task, if any.
       teachers: the teacher's predictions for each task: [rows, outputs] with
-        the labelled rows first, or [tokens, outputs] for tasks with outputs per
-        token. None: the gold target is used as the teacher's prediction.
-      num_outputs: C, outputs of the widest head.
-      token_outputs: K, outputs of the widest head with outputs per token; 0 if
-        there is no such head.
-      has_totals: see `task.TaskTable`.
+        the labelled rows first, or [tokens, outputs] for a task with outputs
+        per token. None for a task without a teacher: the task's gold targets
+        are then used as the teacher's predictions.
+      num_outputs: C, the number of outputs of the widest head.
+      token_outputs: K, the number of outputs of the widest head with outputs
+        per token; 0 if no head has outputs per token.
+      has_totals: whether to return `gold_total`; see `task.TaskTable`.
 
     Raises:
       ValueError: a teacher's array has a wrong shape, or unlabelled rows have
@@ -78,15 +79,16 @@ class Targets:
     """Returns the targets of n examples and the targets of their tokens.
 
     Args:
-      task: [n] number of the task in the run.
-      row: [n] index of the task's training row; labelled rows come first.
-      lengths: [n] number of tokens of the example.
+      task: [n] index of each example's task in the run.
+      row: [n] index of each example among the training rows of its task;
+        labelled rows come first.
+      lengths: [n] number of tokens of each example.
 
     Returns:
       Two dictionaries of float32 arrays. The first has `gold`, `teacher` and,
-      with `has_totals`, `gold_total`, all [n, C]. The second has `token_gold`
-      and `token_teacher`, [tokens, K], and `token_share`, [tokens]; it is empty
-      if K is 0.
+      if `has_totals` was set, `gold_total`, all [n, C]. The second has
+      `token_gold` and `token_teacher`, [tokens, K], and the loss weights
+      `token_share`, [tokens]. The second is empty if K is 0.
     """
     tokens = lengths.sum()
     gold, teacher, total = np.zeros(

@@ -47,7 +47,7 @@ _PACKAGES = {
   'tensorflow_datasets': 'tensorflow-datasets',
   'importlib_resources': 'importlib_resources',
 }
-# Lock file in TFDS's folder, so that one process prepares at a time.
+# Lock file in TFDS's folder, so that one process at a time prepares datasets.
 _LOCK = 'bam_jax.lock'
 
 
@@ -154,7 +154,7 @@ def _import() -> Any:
 def missing(
   tasks: Iterable[task_lib.Task], data: config_lib.DataConfig
 ) -> list[str]:
-  """Returns the TFDS builders that still have to be prepared.
+  """Returns the names of the TFDS builders that still have to be prepared.
 
   Raises:
     errors.UserError: TFDS is not installed.
@@ -166,8 +166,9 @@ def check(tasks: Iterable[task_lib.Task], data: config_lib.DataConfig) -> None:
   """Raises if datasets are missing and `download` cannot prepare them.
 
   Raises:
-    errors.UserError: the message names these datasets, and one command that
-      prepares all of them.
+    errors.UserError: TFDS is not installed; or a dataset is missing, and so is
+      another package that `download` needs. The message names the datasets, and
+      one command that prepares all of them.
   """
   names = _builders(tasks, data)
   if importlib.util.find_spec('tensorflow_datasets') is not None:
@@ -261,7 +262,7 @@ def _download(
 
 @contextlib.contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-  """Context manager that locks a folder, so only one process prepares."""
+  """Context manager that locks the TFDS folder against other processes."""
   folder.mkdir(parents=True, exist_ok=True)
   flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
   descriptor = os.open(folder / _LOCK, flags, 0o666)
@@ -279,7 +280,7 @@ def _alone(folder: Path) -> Iterator[None]:
 def _builders(
   tasks: Iterable[task_lib.Task], data: config_lib.DataConfig
 ) -> list[str]:
-  """Returns the TFDS builders of the tasks' training and development rows."""
+  """Returns the names of the TFDS builders of training and development rows."""
   if data.source != 'tfds':
     return []
   names = [
@@ -309,7 +310,7 @@ def _not_prepared(names: Sequence[str], tfds_dir: str) -> errors.UserError:
 
 
 def _command(names: Sequence[str], tfds_dir: str) -> str:
-  """Returns the shell command that prepares datasets (and installs TFDS)."""
+  """Returns a shell command that prepares datasets (and installs TFDS)."""
   quote = functools.partial(json.dumps, ensure_ascii=False)
   where = f', data_dir={quote(tfds_dir)}' if tfds_dir else ''
   return errors.python_command(

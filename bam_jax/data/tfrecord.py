@@ -26,13 +26,13 @@ from bam_jax import errors
 _HEADER_BYTES, _FOOTER_BYTES = 12, 4
 _FRAME_BYTES = _HEADER_BYTES + _FOOTER_BYTES
 _BLOCK_BYTES = 1 << 20
-# Longer records are refused, because a decoded record takes many times its
-# bytes. The longest records that this package writes are logits of all tokens
-# of a row.
+# Longer records are refused, because a decoded record needs many times the
+# memory. The longest records that this package writes hold the logits of all
+# tokens of a row.
 _MOST_RECORD_BYTES = 1 << 24
 
-# tf.train.Example. Names may differ: serialised messages contain only the field
-# numbers.
+# tf.train.Example. The names may differ from TensorFlow's, because serialised
+# messages contain only the field numbers.
 _DESCRIPTION = """
   name: 'bam_jax/example.proto' package: 'bam_jax' syntax: 'proto3'
   message_type { name: 'BytesList'
@@ -170,9 +170,9 @@ def _append(
 ) -> None:
   """Opens a file and writes bytes to it; a failed write raises a `UserError`.
 
-  `write` does not keep the file open during its loop: if `records` raised an
-  exception then, the file would be flushed and closed, which could raise
-  another exception.
+  `write` opens the file again for each block. If the file were still open when
+  `records` raises an exception, closing the file would flush it, and that could
+  raise another exception.
   """
   remedy = 'free some space or choose another folder'
   with report_errors(path, 'written', remedy), path.open(mode) as file:
@@ -183,9 +183,9 @@ def _append(
 
 
 def _checksum(data: bytes) -> bytes:
-  """Returns the masked CRC-32C of TFRecord files: rotated, plus a constant.
+  """Returns the masked CRC-32C of data: the CRC, rotated, plus a constant.
 
-  It is masked because the CRC of data that contains its own CRC is weak.
+  TFRecord masks CRCs because the CRC of data that contains CRCs is weak.
   """
   crc = google_crc32c.value(data)
   masked = (crc >> 15 | crc << 17) + 0xA282EAD8
@@ -197,8 +197,8 @@ def read(path: str | os.PathLike) -> Iterator[bytes]:
 
   Raises:
     errors.UserError: the file is missing, ends inside a record, or fails a
-      checksum. The message names the file; for a damaged record also its number
-      (from 0) and its byte offset.
+      checksum. The message names the file. If a record is damaged, the message
+      also gives the record's number (from 0) and byte offset.
   """
   path = Path(path)
   with report_errors(path, 'read', 'write it again'), path.open('rb') as file:

@@ -34,7 +34,7 @@ BERT_TOKENS = {
 }
 _REQUIRED = ('pad_token', 'unk_token', 'cls_token', 'sep_token')
 _HIGHEST_ID = 2**31 - 1  # Ids are stored as int32.
-# SentencePiece files: DeBERTa has the first, XLM-R and CamemBERT the second.
+# SentencePiece files: spm.model of DeBERTa, the other of XLM-R and CamemBERT.
 SENTENCE_PIECE = ('spm.model', 'sentencepiece.bpe.model')
 
 # Parts of a tokenizer.json that decide the ids, apart from its added tokens.
@@ -46,8 +46,8 @@ _NORMALIZER_SETTINGS = {
   'strip_accents': 'strip_accents',
   'handle_chinese_chars': 'tokenize_chinese_chars',
 }
-# Share of words with a capital letter above which a vocabulary counts as cased.
-# A cased vocabulary has thousands of such words, an uncased one hardly any.
+# A vocabulary counts as cased if more than this share of its words have capital
+# letters. Cased vocabularies have thousands of such words, others hardly any.
 _CASED_SHARE = 0.01
 
 _SAVE_AGAIN = (
@@ -119,7 +119,8 @@ def from_lines(lines: Sequence[str], lowercase: bool) -> tokenizers.Tokenizer:
 def as_json(tokenizer: tokenizers.Tokenizer) -> dict[str, Any]:
   """Returns the content of tokenizer.json, with token scores in float32.
 
-  Reason: the package tokenizers may get the last digit of a float64 wrong.
+  The package tokenizers may get the last digit of a float64 wrong, so
+  comparisons must not depend on that digit.
   """
   return json.loads(
     tokenizer.to_str(), parse_float=lambda text: float(np.float32(text))
@@ -254,7 +255,7 @@ def _from_json(file: Path) -> tokenizers.Tokenizer:
   with _read_errors(file):
     tokenizer = tokenizers.Tokenizer.from_file(str(file))
   unknown = getattr(tokenizer.model, 'unk_token', None)
-  # The model needs this token in its own vocabulary; an added token won't do.
+  # The vocabulary of the model must have this token; adding it is not enough.
   if unknown and tokenizer.model.token_to_id(unknown) is None:
     what = f'model.vocab lacks {unknown!r}, the token for unknown words'
     raise _unusable(file, what)
@@ -312,8 +313,8 @@ def _check_parts(
   """Raises if what AutoTokenizer loaded differs from tokenizer.json.
 
   For BERT, AutoTokenizer takes only the vocabulary from the file and builds the
-  other parts itself. That is right if they are the same as in the file;
-  `_NORMALIZER_SETTINGS` may differ.
+  other parts itself. The parts that it builds must be the same as in the file,
+  except for the settings in `_NORMALIZER_SETTINGS`.
   """
   one, two = as_json(written), as_json(read)
   for part in _PARTS:
@@ -382,8 +383,8 @@ def _count_separators(
 ) -> int:
   """Returns the number of [SEP] that the tokenizer puts between two texts.
 
-  BERT has one, RoBERTa has two. Raises an error if the tokenizer puts [CLS] and
-  [SEP] at other places than both BERT and RoBERTa.
+  BERT has one, RoBERTa has two. Raises an error if the tokenizer places [CLS]
+  and [SEP] neither as in BERT nor as in RoBERTa.
   """
   tokenizer.no_truncation()
   tokenizer.no_padding()

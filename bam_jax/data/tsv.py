@@ -16,7 +16,7 @@ from bam_jax.data import lines
 from bam_jax.data import records
 from bam_jax.tasks import task as task_lib
 
-# Most characters of the first line that an error message quotes.
+# Maximum number of characters of the first line that an error message quotes.
 _SHOWN = 100
 # Remedies if a file is CSV: for the files of a task, and for rows to predict.
 _OF_TASK = (
@@ -45,13 +45,14 @@ def parse(
   """Parses the first line and returns an iterator over the rows.
 
   Args:
-    numbered: line number and cells of each line that is not empty.
+    numbered: yields (line number, cells) for each line to parse.
     table: the columns to read, with or without a label.
     path: path of the file, for errors.
     fault: receives the error of each unusable row; None: the error is raised.
 
   Raises:
-    errors.UserError: a column is missing.
+    errors.UserError: a column is missing, two columns have the same name, or
+      the file is not tab-separated.
   """
   first = next(numbered, None)
   if first is None:
@@ -92,7 +93,10 @@ def _rows(
   path: str,
   fault: lines.Fault | None,
 ) -> Iterator[lines.Row]:
-  """Yields a row, made of the cells in `columns`, per line of `width` cells."""
+  """Yields one row for each line that has `width` cells.
+
+  `columns` maps the name of each column to read to the index of its cell.
+  """
   label = None if table.label is None else columns[table.label]
   index = skipped = 0
   for index, (number, fields) in enumerate(numbered):
@@ -118,7 +122,7 @@ def _rows(
 def _column(
   column: int | str, first: Sequence[str], header: bool, where: str
 ) -> int:
-  """Returns the number of a column, given by name or number.
+  """Returns the index of a column, which is given by its name or number.
 
   Raises:
     errors.UserError: the column is missing, or its name is not unique.

@@ -1,8 +1,8 @@
 """Reads unlabelled texts from a user's files, standard input or JSON objects.
 
-The task's kind decides which fields a row must have. Their names are those of
-the task's columns, or `text` and, for a pair, `text_pair`, as in Hugging Face's
-pipelines.
+The task's kind decides which texts a row must have. The fields with these texts
+have the names of the task's columns, or the names `text` and, for a pair,
+`text_pair`, as in Hugging Face's pipelines.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -41,10 +41,10 @@ class Rows(NamedTuple):
   """An opened file of unlabelled rows.
 
   Attributes:
-    format: format of the predictions, unless the user chooses another.
+    format: format to write predictions in, unless the user chooses another.
     has_header: whether the file's first row names its columns.
     rows: the rows, read lazily; a row that cannot be predicted has an `error`.
-    kept: names of the columns to keep that the first row has.
+    kept: those columns of the argument `kept` that the first row has.
   """
 
   format: Literal['tsv', 'jsonl']
@@ -54,7 +54,7 @@ class Rows(NamedTuple):
 
   @property
   def texts(self) -> Iterator[Texts | errors.UserError]:
-    """The texts of each row, or the error if it cannot be predicted."""
+    """The texts of each row, or its error if the row cannot be predicted."""
     return (row.error or row.text for row in self.rows)
 
 
@@ -123,7 +123,7 @@ def can_read(task: task_lib.Task, row: Mapping[str, object]) -> bool:
 def try_input(
   task: task_lib.Task, item: object, where: str
 ) -> Texts | errors.UserError:
-  """Returns the texts of an input, or the error if the task cannot read it.
+  """Returns the texts of an input; returns the error if the input is invalid.
 
   The input is a text, a list of one or two texts, or a JSON object.
   """
@@ -165,7 +165,10 @@ def unnamed_texts(
 
 
 def _own_table(task: task_lib.Task) -> task_lib.Table:
-  """Returns the table of the test split, or of training if there is no test."""
+  """Returns the table of the task's test split.
+
+  If the task has no test split, returns the table of its training split.
+  """
   split = task.test_splits[0] if task.test_splits else task.train_split
   return task.tables[split]
 
@@ -173,8 +176,8 @@ def _own_table(task: task_lib.Task) -> task_lib.Table:
 def _format_of(path: str, task: task_lib.Task) -> str:
   """Returns the format of a user's file.
 
-  The suffix decides. If the suffix is unknown, or the same as in the task's own
-  files, the format is that of the task's files.
+  The suffix of the file decides. If the suffix is unknown, or is that of the
+  task's own files, the format of the task's own files is used.
   """
   if Path(path).is_dir():
     return 'datasets'
@@ -204,7 +207,7 @@ def _format_of_stdin(path: Path) -> Literal['tsv', 'jsonl']:
 def _open(
   path: str, format: str, task: task_lib.Task, kept: tuple[str, ...]
 ) -> Rows:
-  """Opens a file and reads up to the first usable row; the rest is lazy."""
+  """Opens a file and reads its first usable row; the rest is read lazily."""
   table = dataclasses.replace(
     _table(task, format), file=path, format=format, kept=kept
   )
@@ -245,8 +248,8 @@ def _named_table(task: task_lib.Task) -> task_lib.Table:
 def _table(task: task_lib.Task, format: str) -> task_lib.Table:
   """Returns the table that describes a user's file.
 
-  If the task's own files have column numbers, and their format is similar, the
-  user's file has the same column numbers.
+  If the task names its columns by numbers, the same numbers are used for the
+  user's file, provided that its format has the same `Format.columns`.
   """
   named, own = _named_table(task), _own_table(task)
   columns = formats.FORMATS[format].columns

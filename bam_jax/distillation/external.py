@@ -24,7 +24,7 @@ from bam_jax.data import shards
 from bam_jax.distillation import logit_sets
 from bam_jax.tasks import task as task_lib
 
-# Further parts of the fingerprint if logits are per token or per window.
+# More keys of the fingerprint, for logits per token or per window.
 _TOKEN_KEYS = ('tokenizer', 'max_length')
 # External scores are predictions, so no sigmoid is applied to them, whatever
 # head computed them.
@@ -50,7 +50,7 @@ def fingerprint(
     teacher: description of the teacher.
     teacher_digest: distinguishes teachers with equal descriptions; for example
       the sha256 of the weights.
-    tokens: fingerprint of the features; needed only if the task has windows.
+    tokens: fingerprint of the features; needed only with `task.has_windows`.
   """
   result = {
     'rows': rows,
@@ -115,10 +115,10 @@ def write(
 
 
 def exists(target: logit_sets.LogitSet, rows: int) -> bool:
-  """Returns whether a folder holds external logits on at least `rows` rows.
+  """Returns whether a folder holds external logits; raises if they don't fit.
 
-  The rows are counted because the fingerprint does not show whether the set
-  includes swapped copies.
+  The set must have at least `rows` rows. They are counted because the
+  fingerprint does not show whether the set includes swapped copies.
 
   Raises:
     errors.UserError: the folder holds a set with another fingerprint, or with
@@ -169,7 +169,8 @@ def find_sets(
     # `open_set` checks the set inside.
     files.check_link(path.parent)
     if teacher.partition('.')[0] == task_lib.UNLABELLED:
-      # Its keys from `identity` would equal those of a set of unlabelled rows.
+      # In `identity`, this teacher would get the same keys as a set of
+      # unlabelled rows.
       raise errors.UserError(
         f'{where}: {teacher}/ is a reserved folder name, for unlabelled rows;'
         ' rename the folder of this teacher'
@@ -197,9 +198,10 @@ def open_set(
   """Opens external logits, after checking that they fit a task's rows.
 
   Raises:
-    errors.UserError: the set was made for other rows or labels, or, if its
-      logits are per token or window, with another vocabulary or `max_length`;
-      the set holds a link; or the set is not external.
+    errors.UserError: the set was made for other rows or labels; the set holds
+      a link; only the plan that wrote the set can use it; or the logits are
+      per token or per window and were made with another vocabulary or
+      `max_length`.
   """
   files.check_directory(Path(directory))
   manifest = manifest_lib.read(directory)

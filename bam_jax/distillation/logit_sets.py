@@ -27,8 +27,8 @@ class LogitSet(NamedTuple):
   Attributes:
     directory: folder of the shard set.
     fingerprint: what the logits must have been made from.
-    fold: the fold that the set covers, which the teacher was not trained on;
-      None: the set covers all rows.
+    fold: the fold that the set covers; the teacher was not trained on this
+      fold. None: the set covers all rows.
     remedy: advice to the user in error messages about an unusable set.
   """
 
@@ -54,7 +54,7 @@ def fingerprint(
   parameters_digest: str,
   fold: folds.Fold | None = None,
 ) -> dict[str, object]:
-  """Returns the fingerprint of a teacher's logits on some rows.
+  """Returns the fingerprint of a teacher's logits on a dataset.
 
   It consists of the fingerprint of the features, the digest of the teacher's
   identity, the digest of its final parameters, and, for cross-fitting, the fold
@@ -108,13 +108,14 @@ def read(
   """Reads teacher logits and joins them by uid with the rows of a task.
 
   Returns:
-    The indices of the n rows that the set holds, ascending, [n] int64; and
-    their logits, [n, c] float32, or [tokens, c] if the task has logits per
-    token.
+    The indices of the n rows of `features` that the teacher labels, ascending,
+    [n] int64; and the logits of these rows, [n, c] float32, or [tokens, c] if
+    the task has logits per token.
 
   Raises:
-    errors.UserError: the set is damaged, outdated, or made with other labels;
-      a row is missing, or the teacher was trained on a row of the set.
+    errors.UserError: the set is damaged or outdated, or was made with other
+      labels; the set lacks a row or has one twice; or the teacher was trained
+      on a row of the set.
   """
 
   def fail(message: str, remedy: str = source.remedy) -> errors.UserError:
@@ -195,7 +196,7 @@ def read_probs(
 def first_not_finite(
   logits: np.ndarray, lengths: np.ndarray | None
 ) -> int | None:
-  """Returns the first row with nan or infinite logits; None if all are finite.
+  """Returns the index of the first row with a nan or infinite logit, or None.
 
   Args:
     logits: [n, c], or [sum of the lengths, c] for logits per token.
@@ -213,7 +214,7 @@ def first_not_finite(
 def token_lengths(
   features: shards.Columns, task: task_lib.Task, rows: np.ndarray
 ) -> np.ndarray | None:
-  """Returns the number of tokens per row; None if outputs are per example."""
+  """Returns the token count of each row; None if outputs are per example."""
   if not task.kind.per_token:
     return None
   return np.diff(features.ragged('input_ids')[1])[rows]
@@ -222,7 +223,11 @@ def token_lengths(
 def labelled_rows(
   features: shards.Columns, fold: folds.Fold | None
 ) -> np.ndarray:
-  """Returns the rows that a teacher labels: all rows, or those of its fold."""
+  """Returns the indices of the rows that a teacher labels.
+
+  These are the rows of `fold`, which the teacher was not trained on; or, if
+  `fold` is None, all rows.
+  """
   if fold is None:
     return np.arange(len(features))
   return folds.split(features.uids, fold)[1]

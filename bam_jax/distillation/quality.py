@@ -15,8 +15,8 @@ import scipy.special
 
 from bam_jax.tasks import task as task_lib
 
-# A wrong order of the outputs is suspected if another order matches this much
-# more of the gold labels, as a share (0-1) of all labels.
+# A wrong order of the outputs is suspected if another order agrees with more of
+# the gold labels, by more than this share (0-1) of all labels.
 _SUSPECT = 0.2
 # Number of bins of the expected calibration error in Guo et al. 2017.
 _BINS = 15
@@ -33,12 +33,18 @@ def measure(
     label: gold labels of the same rows, as in the features.
 
   Returns:
-    A dict. For classes: `accuracy` (0-1); `confidence`, the mean probability of
-    the likeliest class (0-1); `calibration_error` (0-1); `entropy`, the mean
-    entropy (nats, 0 to ln c); and `log_loss`, the mean negative log likelihood
-    of the gold class (nats). For scores on 0-1: `mean_absolute_error`,
-    `mean_squared_error`, and `bias`, the mean of prediction minus gold. Empty
-    for kinds whose quality is not measured.
+    A dict; its keys depend on the kind of the task.
+
+    Kinds that predict classes have `accuracy` (0-1); `confidence`, the mean
+    probability of the likeliest class (0-1); `calibration_error` (0-1);
+    `entropy`, the mean entropy (nats, 0 to ln c); and `log_loss`, the mean
+    negative log-likelihood of the gold class (nats).
+
+    Kinds that predict scores on 0-1, or one probability per label, have
+    `mean_absolute_error`, `mean_squared_error`, and `bias`, the mean of
+    prediction minus gold.
+
+    For all other kinds, the dict is empty.
   """
   found = task.kind.quality_inputs(task, logits, label)
   if found is None:
@@ -57,7 +63,7 @@ def measure(
 def _measure_classes(
   log_probs: np.ndarray, gold: np.ndarray
 ) -> dict[str, float]:
-  """Measures log probabilities of classes [N, c] against gold labels [N]."""
+  """Measures log-probabilities [N, c] against gold classes [N]."""
   probs = np.exp(log_probs)
   confidence = probs.max(axis=-1)
   hit = log_probs.argmax(axis=-1) == gold
@@ -77,8 +83,8 @@ def log_agreement(
   """Logs how well external logits agree with the gold labels.
 
   Logs a warning if the outputs seem to have another order than the task's
-  labels, or if the scores seem to have another scale. No other check would
-  detect this.
+  labels, or if the scores seem to have another scale. No other check detects
+  these two mistakes.
 
   Args:
     name: name of the logits in log messages.
@@ -127,7 +133,7 @@ def calibration_error(confidence: np.ndarray, hit: np.ndarray) -> float:
 
   Args:
     confidence: [N], N > 0, the probability of the predicted class, 0-1.
-    hit: [N] bool, whether that class is the gold one.
+    hit: [N] bool, whether the predicted class is the gold class.
 
   Returns:
     The mean over all rows of |accuracy - mean confidence| in the row's bin,
@@ -135,7 +141,7 @@ def calibration_error(confidence: np.ndarray, hit: np.ndarray) -> float:
   """
   number = np.clip(np.ceil(confidence * _BINS) - 1, 0, _BINS - 1)
   number = number.astype(np.int64)
-  # A bin's share of the rows times its difference of means is its sum of
-  # differences divided by N, so bin sizes are not needed.
+  # For each bin, share of rows x (accuracy - mean confidence) is equal to
+  # sum(hit - confidence) / N, so bin sizes are not needed.
   gaps = np.bincount(number, hit - confidence, _BINS)
   return float(np.abs(gaps).sum() / len(confidence))

@@ -25,7 +25,7 @@ from bam_jax.experiments import divisions
 from bam_jax.experiments import workspace
 from bam_jax.modeling import pretrained
 
-# Places shown per finding; doctor.json has more.
+# Most places that are shown per finding; doctor.json has more.
 _PLACES = 3
 _STYLES = {'error': 'bold red', 'warning': 'yellow'}
 _FINDINGS = (
@@ -55,9 +55,9 @@ def run(config: config_lib.Config, workdir: Path) -> int:
     counts as a warning.
 
   Raises:
-    errors.UserError: a task is not declared correctly, its labels are neither
-      given nor in training rows, the encoder has too few positions, or the
-      files can't be written.
+    errors.UserError: a task is not declared correctly, the labels of a task are
+      neither given nor in training rows, the encoder has too few positions, or
+      doctor.json or doctor.md can't be written.
   """
   tasks = registry.resolve(config)
   space = workspace.Workspace(workdir)

@@ -21,7 +21,7 @@ _MARK = '\ufeff'
 _STRANGE = re.compile(f'[{_MARK}\ufffd\0]')
 # Control characters that occur in a text only if cp1252 was read as Latin-1.
 _CONTROLS = re.compile('[\x80-\x9f]')
-# A text as a CSV writer quotes it, with doubled quotation marks inside.
+# A text that a CSV writer has quoted: the quotation marks inside are doubled.
 _QUOTED = re.compile(r'"(?:[^"]|"")*""(?:[^"]|"")*"')
 # Check -> what is wrong with some rows' texts, and how to fix it.
 _TEXTS = {
@@ -45,8 +45,8 @@ _TEXTS = {
     "write the file without quoting, or set the task's format='csv'",
   ),
 }
-# Total variation distances between the labels of two splits from which on a
-# note or a warning is reported.
+# A note or a warning is reported if the total variation distance between the
+# label distributions of two splits is at least this.
 _SHIFT_NOTE, _SHIFT_WARNING = 0.1, 0.25
 
 
@@ -67,7 +67,7 @@ def check_texts(rows: rows_lib.Rows) -> Iterator[findings.Finding]:
     del found['characters']
   for check, numbers in found.items():
     if numbers:
-      # A run stops at an empty text without a label: it can't learn from it.
+      # A run stops at an unlabelled row with an empty text.
       is_fatal = check == 'empty text' and rows.split == task_lib.UNLABELLED
       severity = 'error' if is_fatal else 'warning'
       places = rows.place_names(sorted(numbers))
@@ -96,7 +96,7 @@ def check_size(rows: rows_lib.Rows) -> Iterator[findings.Finding]:
 def shares(rows: rows_lib.Rows) -> np.ndarray | None:
   """Returns the share of rows in each class, or in each bin of scores, [C].
 
-  Returns None if a row has no label, or several labels.
+  Returns None if any row has no label or several labels.
   """
   task = rows.task
   if np.isnan(rows.label).any():
@@ -110,7 +110,7 @@ def shares(rows: rows_lib.Rows) -> np.ndarray | None:
 
 
 def share_names(task: task_lib.Task) -> list[str]:
-  """Names what `shares` counts: labels, whole scores, or ranges of scores."""
+  """Returns the names of the classes, or of the score bins, of `shares`."""
   if not task.kind.has_scale:
     return list(task.labels)
   bins = _bins(task)
@@ -120,7 +120,10 @@ def share_names(task: task_lib.Task) -> list[str]:
 
 
 def _bins(task: task_lib.Task) -> np.ndarray:
-  """Returns the edges of score bins: one bin per star, or ten equal bins."""
+  """Returns the edges of score bins.
+
+  There is one bin per whole number if `_is_stars`, otherwise ten equal bins.
+  """
   low, high = task.scale
   if _is_stars(task):
     return np.arange(low, high + 2) - 0.5
@@ -128,7 +131,7 @@ def _bins(task: task_lib.Task) -> np.ndarray:
 
 
 def _is_stars(task: task_lib.Task) -> bool:
-  """Whether the scale is like a star rating: 4 to 11 whole numbers."""
+  """Whether the scale looks like star ratings: it has 4 to 11 whole numbers."""
   low, high = task.scale
   return low == int(low) and high == int(high) and 3 <= high - low <= 10
 
@@ -147,7 +150,7 @@ def check_classes(rows: rows_lib.Rows) -> Iterator[findings.Finding]:
   if wanted is None or rows.split != task.train_split or absent:
     return
   far, turned = abs(share[1] - wanted), abs(share[0] - wanted)
-  # The share in a subset of 100 rows is within 0.1 of the share in all rows.
+  # In a subset of 100 rows, the share usually changes by less than 0.1.
   if len(rows) >= 100 and far > 0.1 and turned < far / 2:
     what = (
       f"label '1' at {share[1]:.0%} of the rows, where the official file has"
@@ -210,12 +213,13 @@ def check_metrics(rows: rows_lib.Rows) -> Iterator[findings.Finding]:
 
 
 def check_shift(rows: rows_lib.Rows) -> Iterator[findings.Finding]:
-  """Finds a split whose label distribution differs from the training split."""
+  """Finds a label distribution that differs from that of the training split."""
   train, here = rows.train_shares, shares(rows)
   if train is None or here is None or rows.split == rows.task.train_split:
     return
   distance = np.abs(train - here).sum() / 2
-  # Subtracts approximately what the random choice of so few rows contributes.
+  # Subtracts approximately the distance that a random choice of so few rows
+  # causes.
   distance -= np.sqrt(len(train) / len(rows)) / 2
   if distance < _SHIFT_NOTE:
     return

@@ -34,8 +34,8 @@ def examine(
 ) -> findings.Report:
   """Reads every split of every task once and runs all checks.
 
-  Faults of the data become findings and do not raise errors. Without a
-  tokenizer, tokens are not counted. `vocabulary` is the advice to give if the
+  Faults in the data are returned as findings; they do not raise errors. Without
+  a tokenizer, tokens are not counted. `vocabulary` is the advice to give if the
   tokenizer's vocabulary lacks many words.
   """
   found: list[findings.Finding] = []
@@ -70,7 +70,7 @@ def examine(
   held = [rows for rows in splits if not rows.is_train]
   for check in (repeats.check_equal, repeats.check_near, repeats.check_texts):
     found += check(train, held, list(number))
-  # Findings of equal severity and task stay in their order.
+  # The result is sorted by severity, then by task, because sorting is stable.
   found.sort(key=lambda f: tasks.names.index(f.task))
   found.sort(key=lambda f: [*findings.EXIT_CODES].index(f.severity))
   return findings.Report(tuple(found), tuple(summaries))

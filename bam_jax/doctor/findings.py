@@ -6,11 +6,13 @@ from typing import Literal
 
 Severity = Literal['error', 'warning', 'note']
 
-# Severity, worst first -> exit code. Exit code 2 is a mistake in the command.
+# Severity -> exit code, the worst severity first. Exit code 2 means a mistake
+# in the command.
 EXIT_CODES: dict[Severity, int] = {'error': 3, 'warning': 1, 'note': 0}
 # Most places that are listed per finding.
 MAX_PLACES = 20
-# Most characters of a sentence. It may quote a cell of any length.
+# Most characters of a sentence. The limit is needed because a sentence may
+# quote a table cell of any length.
 _LONGEST = 300
 
 
@@ -19,15 +21,15 @@ class Finding:
   """A problem, or a fact worth knowing, that a check found in a split.
 
   Attributes:
-    severity: `error`: a run would stop or learn nonsense; `warning`: scores may
-      be misleading; `note`: nothing has to be fixed.
+    severity: `error` if a run would stop or learn nonsense; `warning` if scores
+      may be misleading; `note` if nothing has to be fixed.
     check: short name of the check.
     what: the problem, in words.
-    remedy: how to fix the problem; empty for a note if nothing has to be done.
-    count: number of rows, or of the things that `what` describes.
+    remedy: how to fix the problem; may be empty for a note.
+    count: number of rows, or of other things that `what` describes.
     places: at most `MAX_PLACES` places, as `FILE:LINE`, or as uids if the
-      source has no lines. The two places of a pair of rows are joined by = or
-      ≈.
+      source has no lines. For a pair of rows, this is `PLACE = PLACE` or
+      `PLACE ≈ PLACE`.
   """
 
   severity: Severity
@@ -67,20 +69,20 @@ class Lengths:
   """Statistics about the lengths of a split's rows.
 
   Attributes:
-    characters: median, 90th and 99th percentile and maximum of the characters
-      per row, over both texts.
-    tokens: the same for the tokens per row, special tokens included; empty
-      without a tokenizer.
+    characters: median, 90th percentile, 99th percentile and maximum of the
+      number of characters per row, over both texts.
+    tokens: the same four numbers for the number of tokens per row, including
+      special tokens; empty without a tokenizer.
     tokenised: number of rows that were tokenised.
     rows_cut: share of the tokenised rows that lose tokens at `data.max_length`;
-      0 for kinds with outputs per token, whose long rows are always read in
+      0 for kinds with outputs per token, because these always read long rows in
       windows.
-    tokens_cut: share of the tokens of these rows that are cut off.
+    tokens_cut: share of the tokens of all tokenised rows that is cut off.
     unknown: share of [UNK] among the tokens.
     unknown_words: the words that most often became [UNK].
-    choices: token limit -> what is lost if rows are truncated there, and if
-      they are read in windows of that length. Empty if no row is longer than
-      `data.max_length`, or for kinds with outputs per token.
+    choices: token limit -> the loss if rows are truncated to this limit, and
+      the loss if long rows are read in windows of this length. Empty if no row
+      is longer than `data.max_length`, or for kinds with outputs per token.
   """
 
   characters: tuple[int, ...] = ()
@@ -99,8 +101,8 @@ class Lengths:
 class Summary:
   """Summary of a split: number of rows, label shares and lengths.
 
-  `shares` maps each label, or bin of scores, to its share of the rows; it is
-  empty if rows lack a label.
+  `shares` maps each label, or each bin of scores, to its share of the rows. It
+  is empty if any row has no label or several labels.
   """
 
   task: str

@@ -13,21 +13,21 @@ from bam_jax.tasks import windows
 
 # Most rows that are tokenised per split, evenly spread over it.
 SAMPLE = 20_000
-# A row is probably several joined rows if it has more than this many
-# characters, and more than this many times the 99th percentile.
+# A row is probably several joined rows if it has more than _LONG_CHARACTERS
+# characters, and more than _LONG_TIMES times the 99th percentile.
 _LONG_CHARACTERS, _LONG_TIMES = 5000, 10
-# Share of [UNK] among the tokens above which a warning is reported. On GLUE's
-# files it is up to 0.03% for a vocabulary of the texts' language and case, and
-# 1% to 4% for the demo's vocabulary of letters and a few words.
+# A warning is reported if the share of [UNK] among the tokens is above this. On
+# GLUE's files, the share is up to 0.03% for a vocabulary of the texts' language
+# and case, and 1% to 4% for the demo's vocabulary of letters and a few words.
 _MANY_UNKNOWN = 0.05
-# Most rows whose unknown words are counted, and most words that are shown.
+# Most rows in which unknown words are counted, and most unknown words shown.
 _UNKNOWN_ROWS, _UNKNOWN_WORDS = 1000, 5
 # Token limits that are compared, in addition to `config.data.max_length`.
 _LIMITS = (128, 256, 512)
 
 
 def check(rows: rows_lib.Rows) -> Iterator[findings.Finding]:
-  """Measures row lengths; reports unknown words and too long rows."""
+  """Measures row lengths; reports unknown words and rows that are too long."""
   characters = sum(
     np.array([len(text) for text in column]) for column in rows.texts
   )
@@ -124,11 +124,13 @@ def _check_tokens(rows: rows_lib.Rows) -> Iterator[findings.Finding]:
 def _lost(
   sizes: Sequence[np.ndarray], budget: int, stride: int, has_windows: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Counts, per row, the tokens that `featurize` cuts off and the model inputs.
+  """Counts the tokens of each row that are not read, and its model inputs.
+
+  The counts are those that result from `featurize`.
 
   Args:
-    sizes: numbers of tokens of the first texts, [N], and of the second texts
-      if rows are pairs, [N].
+    sizes: [N] numbers of tokens of the first texts; for pairs, also [N] numbers
+      of tokens of the second texts.
     budget: number of tokens per input, without special tokens.
     stride: tokens between window starts; see `windows.begins`.
     has_windows: whether long rows are read in windows; otherwise they are

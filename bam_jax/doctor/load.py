@@ -19,10 +19,11 @@ from bam_jax.doctor import raw
 from bam_jax.doctor import rows as rows_lib
 from bam_jax.tasks import task as task_lib
 
-# If a file is known to have malformed rows, more than this share is a warning.
+# With `skip_malformed`, malformed rows are only a note, unless their share is
+# above this.
 _MALFORMED_SHARE = 1e-3
 
-# Check -> errors about rows or about the whole file.
+# Name of a check -> errors about rows or about a whole file.
 _Faults = dict[str, list[errors.UserError]]
 
 
@@ -67,7 +68,7 @@ def _as_row(example: task_lib.Example) -> lines.Row:
 def _fill(rows: rows_lib.Rows, read: Iterable[tuple[str, lines.Row]]) -> None:
   """Stores the texts, labels and places of rows in `rows`.
 
-  `read` yields the name of the file and the row.
+  `read` yields pairs of a file name and a row of this file.
   """
   places, labels = [], []
   rows.texts = [[] for _ in range(1 + rows.task.is_pair)]
@@ -95,12 +96,14 @@ def _read_files(
   for path in source.paths:
     rows.file = str(path)
     of_file, is_readable = raw.check(rows, path)
-    if not table.is_development:  # Reported once, for training.
+    # A development split that is taken from the training file would repeat the
+    # findings of the training split.
+    if not table.is_development:
       yield from of_file
     checks = {found.check for found in of_file}
     rows.is_utf_8 &= 'encoding' not in checks
     if is_readable:
-      # A row that was reported as a header is not reported again.
+      # A first line that was reported as a header is not reported again.
       readable.append((path, 'header' in checks and not table.header))
   if not readable:
     return
@@ -122,7 +125,7 @@ def _read_files(
   usable: Iterable[tuple[str, lines.Row]] = read()
   if table.division is not None:
     usable = list(usable)
-    if usable:  # Otherwise `faults` has the reasons.
+    if usable:  # If no row is usable, `faults` has the reasons.
       is_dev = folds.find_development_rows(
         rows.task, table.division, [row for _, row in usable], table.file
       )
@@ -157,13 +160,13 @@ def _count_others(faults: _Faults) -> int:
 def _usable(
   rows: rows_lib.Rows, path: Path, skips_first: bool, faults: _Faults
 ) -> Iterator[lines.Row]:
-  """Yields the usable rows with parsed labels.
+  """Yields the usable rows of a file, with parsed labels.
 
-  The errors about other rows are appended to `faults`.
+  The errors about all other rows are appended to `faults`.
   """
   task, table = rows.task, rows.task.tables[rows.split]
   parsed: dict[task_lib.RawLabel | None, task_lib.Label | None] = {None: None}
-  # Rows that a run would skip are reported here.
+  # This makes the reader report malformed rows that a run would skip.
   strict = dataclasses.replace(table, skip_malformed=False)
   read = formats.FORMATS[table.format].read
   try:
@@ -181,7 +184,7 @@ def _usable(
       except errors.UserError as error:
         if row.label or not table.skip_malformed:
           faults['label'].append(error)
-        else:  # If malformed rows are skipped, a row without a label is one.
+        else:  # With `skip_malformed`, a row without a label is malformed.
           error = errors.UserError(f'{where}: no label; fix the row')
           faults['malformed'].append(error)
       else:

@@ -1,12 +1,12 @@
 """Finds pairs of nearly equal rows with sparse matrix products.
 
-A row is compared as a set: the pairs of neighbouring words (bigrams) of its
-texts, in lower case and without punctuation. If two sets of sizes n and m have
-a Jaccard similarity of t or more, the n - ceil(t n) + k rarest elements of the
-first and the m - ceil(t m) + k rarest elements of the second have at least k
-elements in common. So a sparse matrix product of the rarest elements finds all
-candidate pairs (prefix filtering: Wang et al., SIGMOD 2012). Then the complete
-sets of each candidate pair are compared. Unlike MinHash, this misses no pair,
+Each row is represented by a set: the word bigrams of its texts, in lower case
+and without punctuation. If two sets of sizes n and m have a Jaccard similarity
+of t or more, the n - ceil(t n) + k rarest elements of the first set and the
+m - ceil(t m) + k rarest elements of the second set have at least k elements in
+common. So a sparse matrix product of the rarest elements finds all candidate
+pairs (prefix filtering: Wang et al., SIGMOD 2012). Then the complete sets of
+each candidate pair are compared. Unlike MinHash, this method misses no pair,
 unless some elements are too frequent (see `_MAX_PRODUCTS`).
 """
 
@@ -19,20 +19,22 @@ import numpy as np
 from scipy import sparse
 
 THRESHOLD = 0.8
-# In a pair of texts, each text must be this similar to its counterpart, since a
-# long premise with another hypothesis is a different row.
+# If rows have two texts, each text must also be at least this similar to its
+# counterpart, since a long premise with another hypothesis is a different row.
 TEXT_THRESHOLD = 0.5
-# Rows with fewer word pairs would be nearly equal to too many other rows.
+# Rows with fewer bigrams are not compared: they would be similar to too many
+# other rows.
 MIN_WORDS = 5
 _WORD = re.compile(r'\w+')
 
-# Rare elements that a candidate pair must share (k above); 3 is not faster.
+# Number of rare elements that a candidate pair must share; k in the module's
+# docstring. 3 is not faster.
 _SHARED = 2
-# Shared elements counted per block, and pairs compared per block.
+# Number of shared elements counted per block, and of pairs compared per block.
 _PRODUCTS_A_BLOCK = 1 << 23
 _PAIRS_A_BLOCK = 1 << 16
-# Most shared elements counted in total, which takes some tens of seconds. If
-# there are more, the most frequent elements are ignored.
+# Most shared elements that are counted in total; so many take some tens of
+# seconds. If there are more, the most frequent elements are ignored.
 _MAX_PRODUCTS = 1_000_000_000
 
 
@@ -44,15 +46,15 @@ def find(
   Pairs of rows with equal texts, in either order, are left out.
 
   Args:
-    sets: [texts, elements], the elements of all texts; see `word_pairs`.
+    sets: [texts, elements] bool, the elements of each text; see `word_pairs`.
     train: [R, 1 or 2] indices of the texts of the training rows.
-    held: [Q, 1 or 2] indices of the texts of the held-out rows, with as many
-      texts per row as `train`.
+    held: [Q, 1 or 2] indices of the texts of the held-out rows; the number of
+      texts per row is the same as in `train`.
 
   Returns:
-    [K] indices of training rows; [K] indices of the held-out rows that they are
-    similar to; number of elements that were ignored because they are too
-    frequent.
+    For K pairs of similar rows, [K] indices of the training rows and [K]
+    indices of the held-out rows; and the number of elements that were ignored
+    because they are too frequent.
   """
   ours, theirs = _union(sets, train), _union(sets, held)
   one, other, skipped = _candidates(ours, theirs)
@@ -78,11 +80,11 @@ def find(
 def word_pairs(texts: Sequence[str]) -> sparse.csr_array:
   """Collects the word bigrams of each text; the texts must be in lower case.
 
-  The last word of a text is an element too, without a second word.
+  The last word of a text also counts as an element, without a second word.
 
   Returns:
     [texts, elements] bool. Elements are numbered from the rarest to the most
-    frequent one, and ascend in each row.
+    frequent one. The column indices of each row are sorted.
   """
   number: dict[str, int] = {}
   numbers, ends = array('q'), array('q', [0])
@@ -118,7 +120,7 @@ def jaccard(
   theirs: sparse.csr_array,
   other: np.ndarray,
 ) -> np.ndarray:
-  """Returns the [K] similarities of rows `ours[one]` and `theirs[other]`.
+  """Returns the [K] Jaccard similarities of `ours[one]` and `theirs[other]`.
 
   The similarity of two empty rows is 1.
   """
@@ -138,8 +140,8 @@ def _candidates(
   """Finds pairs of rows that share at least `_SHARED` of their rarest elements.
 
   Returns:
-    Row indices in `ours`; row indices in `theirs`; number of elements that were
-    ignored because they are too frequent.
+    For each pair, the row's index in `ours`; the row's index in `theirs`; and
+    the number of elements that were ignored because they are too frequent.
   """
   ours, theirs = _rarest(ours), _rarest(theirs)
   frequency = np.bincount(theirs.indices, minlength=theirs.shape[1])
@@ -154,7 +156,7 @@ def _candidates(
     ours.eliminate_zeros()
   columns = theirs.T.tocsr()
   one, other = [], []
-  # The product of one block of rows fits into memory.
+  # Rows are multiplied in blocks, so that each product fits into memory.
   block = np.cumsum(ours @ frequency) // _PRODUCTS_A_BLOCK
   starts = np.flatnonzero(np.diff(block, prepend=-1)).tolist()
   for first, last in itertools.pairwise([*starts, ours.shape[0]]):
@@ -166,7 +168,10 @@ def _candidates(
 
 
 def _rarest(sets: sparse.csr_array) -> sparse.csr_array:
-  """Keeps only the rarest elements of each row, for `_candidates`."""
+  """Keeps only the rarest elements of each row, for `_candidates`.
+
+  Rows with fewer than `MIN_WORDS` elements keep none.
+  """
   sizes = np.diff(sets.indptr)
   counts = sizes - np.ceil(THRESHOLD * sizes - 1e-9).astype(np.int64) + _SHARED
   counts = np.where(sizes < MIN_WORDS, 0, np.minimum(counts, sizes))

@@ -1,7 +1,7 @@
 """Row counts, column names and label shares of the official GLUE files."""
 
-# Task -> split -> possible numbers of rows. QQP's rows are counted with and
-# without the rows that lack columns or a label, and as TFDS counts them.
+# Task -> split -> possible numbers of rows. QQP has several numbers: with and
+# without the rows that lack columns or a label, and that of TFDS.
 ROWS: dict[str, dict[str, tuple[int, ...]]] = {
   'cola': {'train': (8551,), 'dev': (1043,), 'test': (1063,)},
   'sst2': {'train': (67349,), 'dev': (872,), 'test': (1821,)},
@@ -25,11 +25,11 @@ ROWS: dict[str, dict[str, tuple[int, ...]]] = {
   'wnli': {'train': (635,), 'dev': (71,), 'test': (146,)},
 }
 
-# Training rows of QNLI v1, before QNLI was split again.
+# Number of training rows of QNLI v1, before QNLI was split anew.
 QNLI_V1_ROWS = 108_436
 
-# Task -> names of the text columns, then of the label column, in files with a
-# header.
+# Task -> names of the text columns, then the name of the label column, in files
+# with a header.
 COLUMNS: dict[str, tuple[str, ...]] = {
   'cola': ('sentence', 'label'),
   'sst2': ('sentence', 'label'),
@@ -42,6 +42,6 @@ COLUMNS: dict[str, tuple[str, ...]] = {
   'wnli': ('sentence1', 'sentence2', 'label'),
 }
 
-# Share of the label '1' in the training rows of tasks with unbalanced labels;
-# it reveals swapped labels.
+# Task with unbalanced labels -> share of the label '1' in the training rows.
+# The share reveals swapped labels.
 SHARES = {'cola': 0.704, 'sst2': 0.558, 'mrpc': 0.674, 'qqp': 0.369}

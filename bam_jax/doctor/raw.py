@@ -30,7 +30,7 @@ def check(
   """Checks the encoding, header and quoting of a file.
 
   Returns:
-    The findings, and whether it makes sense to read the rows.
+    The findings, and whether it makes sense to read the file's rows.
   """
   if not formats.FORMATS[rows.task.tables[rows.split].format].is_text:
     return [], True
@@ -70,14 +70,14 @@ def _columns(table: task_lib.Table) -> list[int | str]:
 def _check_header(
   rows: rows_lib.Rows, first: Sequence[str]
 ) -> Iterator[findings.Finding]:
-  """Checks the first line of a TSV file: header or row, and column names.
+  """Checks whether the first line of a TSV file is the expected header or row.
 
   Yields:
-    `header`: the first line has column names but should be a row, or is a row
+    `header` if the first line has column names but should be a row, or is a row
     but should have column names.
-    `swapped`: the columns are those of another GLUE task, so the rows make no
-    sense here.
-    `columns`: the column names differ from the official ones.
+    `swapped` if the columns are those of another GLUE task, so that the rows
+    make no sense for this task.
+    `columns` if the column names differ from the official ones.
   """
   task, split = rows.task, rows.split
   table = task.tables[split]
@@ -92,7 +92,7 @@ def _check_header(
     remedy = f'remove it, or set config.custom_tasks.{task.name}.header=True'
     if is_official:
       remedy = 'remove it: this file has no header'
-  # A column that is found by its name proves that the first line is a header.
+  # If a column is found by its name, the first line is certainly a header.
   named = len(numbers) < len(columns)
   if table.header and not named and _is_row(task, table, first):
     what = 'the first line is a row, but would be skipped as a header'
@@ -133,7 +133,11 @@ def _is_row(
 
 
 def _owner(first: Sequence[str]) -> str:
-  """Guesses from the header which GLUE file this is; '' if unknown."""
+  """Guesses from a header which GLUE file this is.
+
+  Returns:
+    `TASK/SPLIT`, or '' if the file is unknown.
+  """
   owners = {'': 0}
   for name, task in glue.TASKS.items():
     for split, table in task.tables.items():

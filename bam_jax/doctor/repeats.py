@@ -1,8 +1,9 @@
-"""Finds duplicate rows within a split, or in training and held-out splits.
+"""Finds duplicate rows, in one split or across training and held-out splits.
 
-Texts that differ only in case and white space count as equal. Checks across
-splits take the training splits, the held-out splits (dev and test), and the
-list of all texts; text i has the number i.
+Texts that differ only in case and white space count as equal. The checks across
+splits take the training splits, the held-out splits (dev and test), and a list
+of all texts. The list has the text with the integer i at index i; see
+`number_texts`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -24,7 +25,7 @@ def number_texts(texts: Sequence[str], number: dict[str, int]) -> np.ndarray:
   """Maps each text to an integer; equal texts get the same integer.
 
   `number` maps each text, in lower case and with single spaces, to its integer.
-  New texts are added to it.
+  New texts are added to `number`.
   """
   cleaned = (' '.join(text.lower().split()) for text in texts)
   numbers = (number.setdefault(text, len(number)) for text in cleaned)
@@ -32,19 +33,22 @@ def number_texts(texts: Sequence[str], number: dict[str, int]) -> np.ndarray:
 
 
 def _keys(numbers: np.ndarray) -> np.ndarray:
-  """Returns [N] int64 keys; two rows with equal texts have equal keys."""
+  """Returns [N] int64 keys, equal for rows with equal texts and only these."""
   return numbers[:, 0] << 31 | numbers[:, -1]
 
 
 def _unordered_keys(rows: rows_lib.Rows) -> np.ndarray:
-  """Returns [N] int64 keys that do not depend on the order of two texts."""
+  """Returns [N] int64 keys that ignore the order of the two texts of a pair."""
   return _keys(np.sort(rows.numbers, axis=1))
 
 
 def _contradict(
   task: task_lib.Task, a: np.ndarray, b: np.ndarray
 ) -> np.ndarray:
-  """Returns [N] bool: whether labels a and b contradict; nan never does."""
+  """Returns [N] bool: whether labels a and b contradict each other.
+
+  A missing label (nan) contradicts nothing.
+  """
   low, high = task.scale
   slack = _TOLERANCE * (high - low) if task.kind.has_scale else 0
   return np.abs(a - b) > slack
@@ -57,13 +61,16 @@ def _pair_names(
   theirs: np.ndarray,
   sign: str = '=',
 ) -> list[str]:
-  """Describes the first pairs of rows as `PLACE = PLACE`."""
+  """Describes the first pairs of rows, each as `PLACE SIGN PLACE`."""
   names = rows.place_names(ours), other.place_names(theirs)
   return [f'{a} {sign} {b}' for a, b in zip(*names, strict=True)]
 
 
 def _first_in_group(group: np.ndarray, is_chosen: np.ndarray) -> np.ndarray:
-  """Returns the first row with `is_chosen` of each group that has such rows."""
+  """Returns each group's first row that `is_chosen`, if there is one.
+
+  The rows of a group have the same value in `group`.
+  """
   chosen = np.flatnonzero(is_chosen)
   return chosen[np.unique(group[chosen], return_index=True)[1]]
 
@@ -87,8 +94,9 @@ def check_split(rows: rows_lib.Rows) -> Iterator[findings.Finding]:
   with np.errstate(invalid='ignore'):  # Rows without a label have nan.
     np.minimum.at(lowest, group, label)
     np.maximum.at(highest, group, label)
-  # For each group of equal texts with contradicting labels: its first row that
-  # is contradicted by another row, and the first row that contradicts it.
+  # For each group of rows with equal texts but contradicting labels, `ones` has
+  # the first row that is contradicted by another row of the group, and `others`
+  # has the first row that contradicts this row.
   has_opponent = _contradict(task, label, lowest[group])
   has_opponent |= _contradict(task, label, highest[group])
   ones = _first_in_group(group, has_opponent)
@@ -187,11 +195,11 @@ def check_near(
 def _distinct_rows(
   splits: Sequence[rows_lib.Rows],
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """Removes duplicate rows.
+  """Removes duplicate rows within each split.
 
   Returns:
-    For each of the n rows left: index of its split, [n]; its index in the
-    split, [n]; and the numbers of its texts, [n, 1 or 2].
+    For each of the n remaining rows: the index of the row's split, [n]; the
+    row's index in this split, [n]; and the integers of its texts, [n, 1 or 2].
   """
   kept = [
     np.unique(_unordered_keys(rows), return_index=True)[1] for rows in splits
@@ -214,7 +222,7 @@ def check_texts(
     known_here[rows.numbers.ravel()] = True
   for other in held:
     numbers = np.unique(other.numbers)
-    # If both have one text per row, `check_equal` reports equal texts.
+    # If both splits have one text per row, `check_equal` reports equal texts.
     compared = [i for i, x in enumerate(train) if x.is_pair or other.is_pair]
     there = known[np.ix_(compared, numbers)]
     shared = [

@@ -1,4 +1,4 @@
-"""Defines `Rows`: a split's raw rows and what the checks know about them."""
+"""Defines `Rows`: the raw rows of a split, with what is known about them."""
 
 import bisect
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from bam_jax.data import features
 from bam_jax.doctor import findings
 from bam_jax.tasks import task as task_lib
 
-# Advice if a pretrained encoder's vocabulary lacks many words.
+# Advice to give if a pretrained encoder's vocabulary lacks many words.
 CASED = (
   'use a vocabulary of the language and case of these texts; for a cased one'
   ' write "do_lower_case": false into the tokenizer_config.json of'
@@ -20,31 +20,32 @@ CASED = (
 
 @dataclasses.dataclass
 class Rows:
-  """The N readable rows of a split, and what was found out about them.
+  """The N readable rows of a split, with what is known about them.
 
-  `load.load` reads the rows; `examine.examine` and the checks add the rest.
+  `load.load` reads the rows; `examine.examine` and the checks set the other
+  attributes.
 
   Attributes:
-    tokenizer: counts tokens; None: tokens are not counted.
-    max_length: number of tokens that a row may have.
-    vocabulary: advice for findings if the vocabulary lacks many words.
-    folder: beginning of paths, which findings leave out.
-    file: path of the raw file that was read, the last one if there are several.
+    tokenizer: tokenizer that counts tokens; None if tokens are not counted.
+    max_length: most tokens that a row may have.
+    vocabulary: advice to give if the vocabulary lacks many words.
+    folder: data folder, with `/` at the end. Findings remove it from paths.
+    file: path of the raw file that was read; of the last file if the split has
+      several.
     files: for each file of the split, the index of its first row and its path.
     places: [N] line numbers in the file, from 1; or row indices, as in the
       uids, if the source has no lines.
     has_lines: whether `places` are line numbers.
     texts: one or two columns of texts; emptied after the split is checked.
-    label: [N] float64, class index or score; nan if a row has no label or
+    label: [N] float64 class indices or scores; nan if a row has no label or
       several labels.
-    labels: the different labels of the rows; see `Kind.parse`.
+    labels: the set of all labels of the rows, as parsed by `Kind.parse`.
     data_lines: number of rows in the files, unusable rows included.
     is_utf_8: whether all lines are valid UTF-8.
     lengths: length statistics, from `lengths.check`.
     train_shares: [C] label shares of the training split, if its rows have
       labels.
-    numbers: [N, 1 or 2] int64 integers of the texts, from
-      `repeats.number_texts`.
+    numbers: [N, 1 or 2] int64, an integer per text; see `repeats.number_texts`.
   """
 
   task: task_lib.Task
@@ -107,7 +108,7 @@ class Rows:
     count: int = 1,
     places: Sequence[str] | None = None,
   ) -> findings.Finding:
-    """Creates a finding about this split; `places` defaults to the file."""
+    """Creates a finding about this split; `places` defaults to `file`."""
     places = (self.file,) if places is None else places[: findings.MAX_PLACES]
     return findings.Finding(
       severity,

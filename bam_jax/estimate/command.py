@@ -26,24 +26,24 @@ from bam_jax.runtime import telemetry
 
 FILE = 'estimate.json'
 
-# Number of steps per group of similar runs whose batches are timed.
+# Number of batches to build and time, per group of similar runs.
 _TIMED_STEPS = 3
-# Bytes per example in addition to its logits and its uid, over both stored
-# copies.
+# Bytes that an example takes besides its logits and its uid, summed over both
+# stored copies.
 _FRAME = 60
 
 
 def estimate(plan: plan_lib.Plan) -> None:
   """Prints the time, memory and disk that the remaining runs need.
 
-  Prepares features but trains nothing. Until the search has finished, runs that
-  will use its choice are estimated with the searched settings that have the
-  most epochs.
+  Prepares features but trains nothing. Until the search has finished, its
+  choice is unknown. So the runs that will use the choice are estimated with the
+  searched settings that have the most epochs.
 
   Raises:
-    errors.UserError: rows without labels have no student, external logits are
-      missing or belong to other rows, a run was trained with other settings, or
-      a step needs more memory than a device has.
+    errors.UserError: no variant learns from a given unlabelled file, external
+      logits are missing or belong to other rows, a run was trained with other
+      settings, or a step needs more memory than a device has.
   """
   config_lib.check_students(plan.config)
   runs = _list_runs(plan)
@@ -66,7 +66,7 @@ def estimate(plan: plan_lib.Plan) -> None:
   # Training will take as long to start as this command did.
   start = phases.phase.so_far()[phases.START]
   programs = plan.setup.programs
-  # If no run is left, only baselines are, and there are no batches.
+  # If no run is left, only baselines remain, and there are no batches.
   sizes = batches or [programs.rows_multiple]
   memory = costs_lib.compile_steps(programs, plan.packing, sizes, counts)
   costs = costs_lib.measure(plan, batches, counts, probes)
@@ -119,9 +119,9 @@ def estimate(plan: plan_lib.Plan) -> None:
 
 @processes.runs_on_first
 def log_time(plan: plan_lib.Plan) -> None:
-  """Logs how long this process took, and the estimate for it.
+  """Logs how long this process took, and how long `estimate` predicted.
 
-  The estimate is logged only if it is for the same number of steps.
+  The prediction is logged only if it is for the same number of steps.
   """
   taken = phases.phase.so_far()
   logging.info('took %s', tables.describe_phases(taken))

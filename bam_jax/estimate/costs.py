@@ -62,10 +62,14 @@ def compile_steps(
   most memory, even if few steps fill it.
 
   Returns:
-    `seeds` (K) and `rows` (B) of the step. Bytes on one device: `arguments`
-    (state and batch), `temporary` and `code` (as XLA plans them), `copies`
-    (extra states while K states are joined), `needed` (the peak), and `device`
-    (all its memory).
+    A dict. `seeds` and `rows` are the numbers of seeds (K) and of rows (B) of
+    the step. The other values are bytes on one device:
+
+      `arguments`: the state and the batch.
+      `temporary`, `code`: temporary arrays and code of the compiled step.
+      `copies`: the extra states that exist while K states are stacked.
+      `needed`: the peak.
+      `device`: the whole memory of the device.
 
   Raises:
     errors.UserError: a step needs more memory than a device has.
@@ -87,8 +91,9 @@ def compile_steps(
         'arguments': stats.argument_size_in_bytes,
         'temporary': stats.temp_size_in_bytes,
         'code': stats.generated_code_size_in_bytes,
-        # One seed's state before it is joined with the other states, and its
-        # source: the parameters, or the state that a checkpoint replaces.
+        # One seed's state before it is stacked with the other states, and what
+        # it is made from: the initial parameters, or the initial state that a
+        # checkpoint replaces.
         'copies': 2 * state_bytes(programs) if count > 1 else 0,
       }
       running = memory['temporary'] + memory['code']
@@ -131,14 +136,21 @@ def measure(
     probes: the linear probes that are not fitted yet.
 
   Returns:
-    Seconds: `step`: `KxB` -> a training step; `start`: making a run's state;
-    `evaluation_batch`: one batch; `checkpoint`: writing a checkpoint; `record`:
-    the parameters' digest in the record of a finished run; `linear_probes`:
-    task -> all its probes; `report`: writing the report. Bytes:
-    `checkpoint_bytes`: a whole checkpoint; `params_bytes`: its parameters only.
+    A dict with these keys:
+
+      `step`: `KxB` -> seconds per training step.
+      `start`: seconds to make a run's state.
+      `evaluation_batch`: seconds to evaluate one batch.
+      `checkpoint`: seconds to write a checkpoint.
+      `record`: seconds to compute the digest of the parameters, which is part
+        of a finished run's record.
+      `linear_probes`: task -> seconds for all probes of the task.
+      `report`: seconds to write the report.
+      `checkpoint_bytes`: size of a whole checkpoint.
+      `params_bytes`: size of the parameters in a checkpoint.
 
   Raises:
-    errors.UserError: the checkpoint can't be written.
+    errors.UserError: a checkpoint can't be written.
   """
   programs = plan.setup.programs
 
@@ -213,8 +225,9 @@ def _measure_probes(
 ) -> dict[str, float]:
   """Estimates the seconds that linear probes take, by task.
 
-  `evaluation_batch` is the seconds to encode one batch of rows. Only the first
-  probe of a task is timed; the others are estimated by their number of rows.
+  `evaluation_batch` is the number of seconds to encode one batch of rows. Only
+  the fit of a task's first probe is timed. For the task's other probes, the
+  time is assumed to be proportional to the number of rows.
   """
   fits: dict[str, float] = {}
   seconds: Counter[str] = Counter()
@@ -291,7 +304,7 @@ def _measure_report(plan: plan_lib.Plan) -> float:
 def _evaluation_seconds(
   plan: plan_lib.Plan, params: Mapping[str, object], is_frozen: bool = False
 ) -> float:
-  """Times an evaluation batch; with `is_frozen`, only the encoder."""
+  """Returns seconds per evaluation batch; if `is_frozen`, encoder only."""
   task = plan.tasks.tasks[0]
   rows = plan.features[task.name][task.dev_splits[0]]
   packing, counted = plan.config.packing, []
@@ -336,8 +349,8 @@ def _measure_checkpoint(
       f'{workdir}: a checkpoint cannot be written there ({e.strerror}); make'
       ' room, or choose another --workdir'
     ) from e
-  # Compression hardly shrinks trained parameters and moments, so the sizes in
-  # memory are used.
+  # Compression hardly shrinks trained parameters and optimizer moments, so the
+  # sizes in memory are used.
   whole, params = (
     sum(leaf.nbytes for leaf in jax.tree.leaves(tree))
     for tree in (state, state.params)

@@ -54,12 +54,15 @@ class Remaining:
     return self.run.variant + part, self.run.tasks
 
   def steps_due(self, every: int) -> set[int]:
-    """Returns the remaining multiples of `every`, without the last step."""
+    """Returns the remaining steps that are multiples of `every`.
+
+    The last step is left out. The result is empty if `every` is 0.
+    """
     first = (self.done // every + 1) * every if every else self.steps
     return set(range(first, self.steps, every or 1))
 
   def rows_to_label(self) -> Iterator[tuple[str, str, int]]:
-    """Yields task, split, and how many teachers share the rows of the split."""
+    """Yields task, split, and the number of runs that share the labelling."""
     for task, split in self.labels:
       fold = None if split == task_lib.UNLABELLED else self.run.fold
       yield task, split, fold.of if fold else 1
@@ -92,8 +95,8 @@ class Probe(NamedTuple):
   Attributes:
     task: name of the task.
     chosen: indices of the training rows that the probe is fitted to.
-    encoded: number of rows to encode: those of the fit, and those that the
-      probe predicts.
+    encoded: number of rows to encode; these are the rows that the probe is
+      fitted to, and for a baseline also the rows that it predicts.
   """
 
   task: str

@@ -47,7 +47,9 @@ class Background:
       self.wait()
 
   def call(self, function: Callable[..., None], *args: object) -> None:
-    """Calls a function in another process, which imports its module first.
+    """Calls a function in another process.
+
+    The other process first imports the module that defines the function.
 
     Raises:
       errors.RetryError: a process was killed.

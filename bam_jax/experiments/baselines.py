@@ -4,10 +4,10 @@
 training rows, or their mean score. `frozen_encoder` is a linear model on the
 vectors of the encoder that all runs start from, before any training.
 
-Both are computed once, not once per seed. `DIR/baselines/TASK` holds the
-outputs of both. The sentinel file `DONE`, with the scores, is written last.
-Both are computed again if the weights, the features or the task's declaration
-change.
+Both are computed once, not once per seed. The outputs of both are in
+`DIR/baselines/TASK`. The sentinel file `DONE`, with the scores, is written
+last. Both are computed again if the weights, the features or the task's
+declaration change.
 """
 
 from collections.abc import Mapping
@@ -70,7 +70,7 @@ def read(plan: plan_lib.Plan) -> dict[str, Mapping[str, object]]:
 
   A record holds `scores` (baseline -> dev split -> metric -> value),
   `undefined` (baseline -> dev split -> metric -> reason) and `about` (baseline
-  -> text).
+  -> how it was made, or why it is missing).
   """
   if not plan.config.plan.baselines:
     return {}
@@ -82,7 +82,7 @@ def read(plan: plan_lib.Plan) -> dict[str, Mapping[str, object]]:
 
 
 def describe(known: Mapping[str, Mapping]) -> dict[str, str]:
-  """Returns the report's notes on how each baseline was made, by baseline.
+  """Returns baseline -> a note for the report on how the baseline was made.
 
   `known` is the result of `read`.
   """
@@ -163,8 +163,9 @@ def _compute_task(
   plan.workspace.write_baselines(task.name, record)
 
 
-# Two values: split -> logits of its rows; and a text on what the logits were
-# made from, or on why they are missing.
+# Two values. The first maps a split to the logits of its rows; it is empty if
+# there are none. The second is a text: what the logits were made from, or why
+# they are missing.
 _Logits = tuple[dict[str, np.ndarray], str]
 
 

@@ -1,8 +1,9 @@
 """Records which rows of a training file are a task's development rows.
 
 `DIR/divisions/TASK.json` holds the inputs of the division and the indices of
-the development rows. If the file changed, other rows would be chosen, perhaps
-rows that a run was trained on. So a changed file raises an error.
+the development rows. If the training file changed after a run was trained, a
+new division could choose rows that the run was trained on. So a changed
+training file raises an error.
 """
 
 from collections.abc import Mapping
@@ -30,8 +31,9 @@ def recorded(
   """Returns task -> indices of its recorded development rows.
 
   These rows stay the task's development rows, even if a new draw would choose
-  other rows. `paths` maps each task that a run has trained on to its record.
-  Other tasks, and tasks without a division or a record, are left out.
+  other rows. `paths` maps each task that a run has trained on to the path of
+  the task's record. Other tasks, and tasks without a division or a record, are
+  left out.
 
   Raises:
     errors.UserError: a record is damaged.
@@ -78,8 +80,8 @@ def check(
   current rows must match a final record. Any other record is replaced.
 
   Returns:
-    The examples of both splits, so that the file is read only once. Empty for a
-    task that has a dev file.
+    Split -> examples, for the training and the dev split, so that the caller
+    need not read the file again. Empty for a task that has a dev file.
 
   Raises:
     errors.UserError: the rows can't be read; or a final record is damaged, or

@@ -1,8 +1,9 @@
 """Collects the rows and predictions for the report's error analysis.
 
-It reads raw rows, the dev outputs of one model and its teacher, and the logits
-of out-of-fold teachers. It computes nothing on devices and writes no file. If
-an input is missing, the result holds the reason instead of the rows.
+This module reads raw rows, the dev outputs of one student and of its teacher,
+and the logits of out-of-fold teachers. It computes nothing on devices and
+writes no file. If an input is missing, the result holds the reason instead of
+the rows.
 """
 
 from collections.abc import Sequence
@@ -34,10 +35,11 @@ Decided = Sequence[kind_lib.Decided]
 def analyse(
   plan: plan_lib.Plan, finished: Sequence[runs_lib.Run]
 ) -> error_rows.Analysis:
-  """Analyses the errors of the student's first finished seed.
+  """Analyses the errors of one student, on its first finished seed.
 
   The student is the multi-task variant that the report's verdicts are about. If
-  no multi-task variant has a finished run, it is the last variant that has one.
+  no multi-task variant over all tasks has a finished run, the student is the
+  last variant with a finished run.
   """
   names = [
     v for v in plan.config.variants if any(r.variant == v for r in finished)
@@ -104,7 +106,7 @@ def _teacher(
   run: runs_lib.Run,
   uids: Sequence[str],
 ) -> Decided:
-  """Returns the dev decisions of the teacher that has the student's seed.
+  """Returns the dev predictions of the teacher that has the student's seed.
 
   Raises:
     outputs.Missing: there is no such teacher, or its dev outputs are not usable
@@ -131,10 +133,10 @@ def _teacher(
 def _out_of_fold(
   plan: plan_lib.Plan, task: task_lib.Task, student: runs_lib.Run
 ) -> tuple[error_rows.Rows, Decided]:
-  """Returns training rows, and the out-of-fold decisions of the teachers.
+  """Returns training rows, and the teachers' out-of-fold predictions for them.
 
-  Each row is decided by the teachers that were not trained on it. With teachers
-  of several seeds, their logits are averaged.
+  Each row is predicted by the teachers that were not trained on it. If the
+  teachers have several seeds, their logits are averaged.
 
   Raises:
     outputs.Missing: there are no such teachers, or their logits or the rows are

@@ -32,8 +32,9 @@ def export(
 
   The form `hf` writes a Hugging Face directory `DIRECTORY/TASK/` per task, and
   `DIRECTORY/all/` for a model of several tasks. The form `stablehlo` writes one
-  program, to `DIRECTORY/TASK/`, or to `DIRECTORY/all/` for a model of several
-  tasks. The default directory is `exports/GROUP` or `exports/GROUP-stablehlo`.
+  program per model: to `DIRECTORY/TASK/` for a model of one task, and to
+  `DIRECTORY/all/` for a model of several tasks. The default directory is
+  `exports/GROUP` or `exports/GROUP-stablehlo`.
   """
   group, runs = plan.find_group(group)
   suffix, write = FORMS[form]

@@ -22,8 +22,8 @@ from bam_jax.tasks import task as task_lib
 if typing.TYPE_CHECKING:
   from bam_jax.experiments import plan as plan_lib
 
-# Fields for the source or the meaning of rows, and for the source of weights.
-# An identity holds digests of the rows and of the weights instead.
+# Prefixes of fields that an identity leaves out, because it has digests of the
+# rows, and of pretrained weights.
 _COVERED_BY_ROWS = ('data.', 'custom_tasks.')
 COVERED_BY_WEIGHTS = 'model.init', 'model.arch', 'model.vocab'
 
@@ -58,7 +58,7 @@ def settings(plan: 'plan_lib.Plan', run: runs_lib.Run) -> Identity:
     if not key.startswith(tuple(unused)):
       result[f'config.{key}'] = value
   # The configuration may hold `auto` or -1. The digest of the weights does not
-  # cover the values behind these, so they are added here.
+  # cover the values that these stand for, so the values are added here.
   encoder = plan.encoder.config
   for name in ('pooling', *encoder.dropout_rates()):
     result[f'config.model.{name}'] = getattr(encoder, name)

@@ -55,11 +55,12 @@ def write_logits(
 ) -> tuple[np.ndarray, np.ndarray]:
   """Computes a run's logits on the rows of a split and writes them to disk.
 
-  The fold of `target` selects the rows. If `is_external`, predicted scores are
-  written instead of the head's outputs, because external sets hold predictions.
+  The fold of `target` selects the rows. If `is_external` and the task has a
+  scale, the predicted scores on 0-1 are written instead of the head's outputs,
+  because external sets hold scores.
 
   Returns:
-    Indices of the n labelled rows, ascending, [n] int64, and the values written
+    Indices of the n selected rows, ascending, [n] int64, and the values written
     for these rows, float32 [n, c], or [tokens, c] for tasks with outputs per
     token.
 
@@ -198,8 +199,8 @@ class TeacherLogits:
 
     Returns:
       float32 [rows, outputs], or [tokens, outputs] for tasks with outputs per
-      token; labelled rows come first, then rows without labels. None if the run
-      has no teacher for the task.
+      token; rows with gold labels come first, then rows without labels. None if
+      the run has no teacher for the task.
     """
     if not run.logits:
       if task not in run.teachers:
@@ -257,9 +258,9 @@ class TeacherLogits:
     else:
       by_teacher: dict[object, list[logit_sets.LogitSet]] = {}
       for name in run.teachers[task]:
-        # On labelled rows, the runs of one seed (one per fold) form one
-        # teacher. No run was trained on rows without labels, so on those rows
-        # each run is a separate teacher.
+        # On rows with labels, the runs of one seed (one per fold) form one
+        # teacher. Rows without labels are in no fold, so on those rows each
+        # run is a separate teacher.
         is_joined = split != task_lib.UNLABELLED
         key = self.runs[name].seed if is_joined else name
         found_set = self._find_set(name, task, split)
@@ -289,8 +290,8 @@ def label(
     plan: the plan of the runs.
     group: name of the group; for None see `Plan.find_group`.
     output: the folder to give as `config.distill.logits` of the other plan.
-    data_dir: `config.data.dir` of the other plan; None: its rows are those of
-      this plan.
+    data_dir: `config.data.dir` of the other plan; None: the other plan has the
+      rows of this plan.
 
   Raises:
     errors.UserError: there is no such group, or its runs label only one fold; a
@@ -307,7 +308,7 @@ def label(
     features = plan.features
   else:
     features = _prepare_other_rows(plan, data_dir, runs)
-  # Made now, so that a failure comes before hours of labelling.
+  # The folder is made now, so that a failure comes before hours of labelling.
   try:
     processes.run_on_first(output.mkdir, parents=True, exist_ok=True)
   except OSError as e:

@@ -28,9 +28,10 @@ def copy_runs(
 ) -> None:
   """Copies finished runs, the logits that they wrote, and baselines.
 
-  Existing runs, logits and baselines are kept. If several sources have the same
-  one, that of the first source is copied. All runs are compared before anything
-  is copied. Symbolic links are not followed.
+  Existing runs, logits and baselines are kept. If several sources hold the same
+  run, logits or baselines, the copy is made from the first of these sources.
+  All runs are compared before anything is copied. Symbolic links are not
+  followed.
 
   Raises:
     errors.UserError: no source is given, or a source has no finished run; two

@@ -53,8 +53,8 @@ class Plan:
     encoder: the encoder, pretrained or random, that runs start from, unless
       their variant starts from another run.
     preemption_signal: checked between pieces of work.
-    shared_setup: the setup of another plan with an equal model, used to share
-      its compiled programs; None: this plan makes its own setup.
+    shared_setup: setup of another plan with an equal model. This plan then uses
+      the compiled programs of that setup. None: this plan makes its own setup.
   """
 
   config: config_lib.Config
@@ -102,7 +102,7 @@ class Plan:
   def plan_runs(
     self, choices: Mapping[str, runs_lib.Choice]
   ) -> list[runs_lib.Run]:
-    """Plans the training runs for the choices of a search."""
+    """Plans the training runs with the settings that a search chose."""
     return runs_lib.plan_runs(
       self.config, choices, self.workspace.trained_tasks
     )
@@ -164,7 +164,7 @@ class Plan:
     """Makes a split's features in process 0; every process then opens them.
 
     `examples` are the split's examples, if they have been read already. Returns
-    None if the split is optional and its raw file is missing.
+    None if `is_optional` and the split's raw file is missing.
     """
     directory = self.workspace.features(task.name, split)
     source = sources.Source(task, split, self.config.data)
@@ -209,7 +209,7 @@ class Plan:
   def read_record(self, run: runs_lib.Run) -> Mapping[str, object] | None:
     """Returns the record of a finished run; None if it is not finished.
 
-    If the metrics of its tasks have changed, the scores are computed again from
+    If the metrics of a task have changed, its scores are computed again from
     the run's outputs. If the record lacks temperatures or thresholds that
     `config.decisions` asks for, they are fitted to the outputs.
 
@@ -254,7 +254,7 @@ class Plan:
     record: Mapping[str, object],
     changed: Sequence[tuple[task_lib.Task, str]],
   ) -> dict[str, object]:
-    """Returns a record whose scores of some splits use the current metrics."""
+    """Returns a copy of the record with new scores for the changed splits."""
     record = {'undefined': {}, **copy.deepcopy(record)}
     path = self.workspace.outputs(run.name)
     for task, split in changed:
@@ -277,7 +277,7 @@ class Plan:
     record: Mapping[str, object],
     tasks: Sequence[task_lib.Task],
   ) -> dict[str, object]:
-    """Returns a record with temperatures and thresholds for some tasks."""
+    """Returns a copy of the record with fitted temperatures and thresholds."""
     found = dict(record.get('decisions', {}))
     for task in tasks:
       try:
@@ -294,7 +294,7 @@ class Plan:
     """Returns a finished run's tasks with their temperatures and thresholds.
 
     Raises:
-      errors.UserError: the best step, with which it predicts, has no outputs.
+      errors.UserError: the run predicts with a step that has no dev outputs.
     """
     record, tasks = self.read_record(run), {}
     for name in run.tasks:
@@ -393,8 +393,8 @@ class Plan:
     their rows in the current table of heads; the heads of other tasks are 0.
 
     Raises:
-      errors.UserError: the checkpoint is missing or damaged, or it is unknown
-        which tasks its pair heads belong to.
+      errors.UserError: the checkpoint is missing or damaged, or does not show
+        which task each pair head belongs to.
     """
     record = self.workspace.read_record(name)
     step = record['best_step' if best else 'steps']
@@ -417,8 +417,8 @@ def make_plan(
 ) -> Plan:
   """Makes a plan: resolves its tasks and finds the pretrained weights.
 
-  `setup` is the setup of an equal model, to share its compiled programs. If the
-  plan `reads_rows`, TFDS is checked before any weights are downloaded.
+  `setup` becomes `Plan.shared_setup`. If `reads_rows`, TFDS is checked before
+  any weights are downloaded.
 
   Raises:
     errors.UserError: a task is unknown or inconsistent, two runs would have the

@@ -1,4 +1,4 @@
-"""The command `predict`, and a model that predicts a user's texts."""
+"""The command `predict`, and loading a group of runs as one model."""
 
 from collections.abc import Sequence
 import logging
@@ -27,17 +27,17 @@ def predict(
   Writes these files to `predictions/GROUP/`:
 
     TASK-SPLIT.tsv   the predictions.
-    TASK-SPLIT.json  for kinds whose official scorer reads predictions by id, if
-                     the rows have ids.
-    submission.zip   if a task belongs to GLUE. For tasks in `majority`, it has
-                     the majority label instead of the predictions; their .tsv
-                     files keep the predictions.
+    TASK-SPLIT.json  the predictions by id, if the official scorer for this kind
+                     of task reads them so, and the rows have ids.
+    submission.zip   the GLUE submission, if a task belongs to GLUE. For tasks
+                     in `majority`, it has the majority label instead of the
+                     predictions. The .tsv files keep the predictions.
 
-  `kept` names columns of the test files of custom tasks. Existing columns are
-  copied to the .tsv files. None: `own_file.KEPT`.
+  `kept` names the columns to copy from the test files of custom tasks to the
+  .tsv files. Columns that a file lacks are ignored. None: `own_file.KEPT`.
 
   Raises:
-    errors.UserError: there is no test file; or see `Plan.find_group` and
+    errors.UserError: no task has a test file; or see `Plan.find_group` and
       `submission.check_majority`.
   """
   submission.check_majority(majority, plan.tasks)
@@ -115,7 +115,7 @@ def _write_by_id(
 
 
 def load_model(plan: plan_lib.Plan, group: str | None) -> model_lib.Model:
-  """Loads the best checkpoints of a group as one model that predicts texts."""
+  """Loads the best checkpoints of a group as one model, to predict on texts."""
   _, runs = plan.find_group(group)
   decided = [plan.decided_tasks(run) for run in runs]
   return model_lib.Model(

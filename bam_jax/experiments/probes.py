@@ -24,8 +24,8 @@ from bam_jax.training import evaluate
 if typing.TYPE_CHECKING:
   from bam_jax.training import linear
 
-# Upper bounds for a probe's training rows, and for the tokens of these rows if
-# outputs are per token.
+# Maximum number of training rows of a probe; and maximum number of tokens in
+# these rows, for tasks with outputs per token.
 _MOST_ROWS = 10_000
 _MOST_TOKENS = 50_000
 
@@ -35,10 +35,10 @@ Params = Mapping[str, object]
 def choose_rows(
   task: task_lib.Task, rows: shards.Columns, among: np.ndarray | None = None
 ) -> np.ndarray:
-  """Draws the training rows of a probe, without swapped copies.
+  """Draws the training rows of a probe at random, without swapped copies.
 
-  `among` has the indices of the rows to draw from; None: all rows. Returns [n]
-  indices, ascending.
+  `among` has the indices of the rows to draw from; None: all rows. Returns the
+  indices of the n drawn rows, ascending, [n].
   """
   uids = rows.uids
   among = range(len(rows)) if among is None else among.tolist()
@@ -82,11 +82,11 @@ def encode(
 ) -> np.ndarray:
   """Encodes rows as vectors, [n, D], or [tokens, D] if outputs are per token.
 
-  If the two texts of a pair are encoded apart, their unit vectors are u and v,
-  and the result is u, v, |u - v| and u * v, concatenated, [n, 4 D] (Conneau et
-  al. 2017, "InferSent"). Probes on these score much better than probes on the
-  vector of both texts as one input: with MiniLM 87.4 against 43.5 on STS-B,
-  75.5 against 68.9 on MRPC, 61.4 against 51.6 on RTE.
+  If `is_apart`, the two texts of a pair are encoded separately, as unit vectors
+  u and v. The result is then u, v, |u - v| and u * v, concatenated, [n, 4 D]
+  (Conneau et al. 2017, "InferSent"). Probes on these vectors score much better
+  than probes on one vector of both texts as one input: with MiniLM 87.4 against
+  43.5 on STS-B, 75.5 against 68.9 on MRPC, 61.4 against 51.6 on RTE.
 
   Args:
     plan: the plan, which has the compiled programs.
@@ -94,7 +94,8 @@ def encode(
     params: the encoder's parameters on the devices.
     rows: rows of the task.
     chosen: [n] indices of the rows to encode.
-    is_apart: whether the texts of pairs are encoded apart.
+    is_apart: whether the two texts of a pair are encoded separately. This has
+      no effect on tasks with single texts or with outputs per token.
   """
 
   def encode(rows: kind_lib.Rows, chosen: np.ndarray) -> np.ndarray:
@@ -125,8 +126,8 @@ def _texts(
 ) -> unlabelled.Held:
   """Returns all first texts of the chosen pairs, then all second texts.
 
-  Each text ends with one [SEP], even if the tokenizer puts several between the
-  texts of a pair.
+  Each text ends with one [SEP], even if the tokenizer puts several [SEP]
+  between the two texts of a pair.
   """
   more = 0 if task.is_bi_encoder else num_separators - 1
   values, offsets = rows.ragged('input_ids')
@@ -145,7 +146,7 @@ def _texts(
 
 
 class ProbedHeads:
-  """Makes initial parameters with heads from probes fitted to a run's rows."""
+  """Makes a run's initial parameters, with linear probes as the heads."""
 
   def __init__(self, plan: plan_lib.Plan):
     self._plan = plan
@@ -161,14 +162,14 @@ class ProbedHeads:
   def choose_rows(
     self, run: runs_lib.Run, task: task_lib.Task
   ) -> tuple[shards.Columns, np.ndarray]:
-    """Returns a task's training rows, and indices of those for its probe."""
+    """Returns a task's training rows, and the indices of the probe's rows."""
     rows, among = self._plan.data.labelled_rows(run, task.name)
     return rows, choose_rows(task, rows, among)
 
   def initial_params(self, run: runs_lib.Run) -> Params:
-    """Returns a run's initial parameters, host arrays with stacked layers.
+    """Returns a run's initial parameters, as host arrays with stacked layers.
 
-    The head of a task with fewer than two labelled rows stays random.
+    If a task has fewer than two training rows, its head stays random.
     """
     plan = self._plan
     params = plan.setup.initial_params(run.seed)
@@ -193,7 +194,7 @@ class ProbedHeads:
   def _fit(
     self, run: runs_lib.Run, task: task_lib.Task, params: Params
   ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns a probe's kernel and bias; empty with fewer than two rows."""
+    """Returns a probe's kernel and bias; both empty if rows are too few."""
     plan = self._plan
     rows, chosen = self.choose_rows(run, task)
     if len(chosen) < 2:
@@ -202,7 +203,7 @@ class ProbedHeads:
     model = fit(plan, task, encoder, rows, chosen, task.is_bi_encoder)
     kernel = model.kernel / model.deviation[:, None]
     bias = model.bias - model.mean @ kernel
-    # Process 0 sends its numbers to the others, whose processors may round
-    # differently.
+    # Process 0 sends its values to the other processes, because their
+    # processors may round differently.
     values = processes.run_on_first(lambda: [kernel.tolist(), bias.tolist()])
     return tuple(np.array(value, np.float32) for value in values)

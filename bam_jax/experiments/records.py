@@ -31,7 +31,7 @@ def make_record(
   seconds: float,
   seeds_at_once: int,
 ) -> dict[str, object]:
-  """Returns facts on how a run was trained; its scores are added later.
+  """Returns a run's record without scores; the scores are added later.
 
   `seconds` is the run's share of the training time of its group, which has
   `seeds_at_once` runs. It includes the wait for the group's compiled program.
@@ -65,11 +65,12 @@ def save_outputs(
   outputs: evaluate.Outputs,
   scores: evaluate.Scores,
 ) -> None:
-  """Writes a run's predictions, then the record with their scores.
+  """Writes a run's predictions, then the run's record with `scores` added.
 
-  Replaces the scores of `record`, and the quality of the outputs on the first
-  scored split of each task. Fits the temperatures and thresholds that
-  `config.decisions` asks for. Logs a warning for each undefined score.
+  In the written record, the scores of `record` are replaced, and also the
+  quality of the outputs on the first scored split of each task. Fits the
+  temperatures and thresholds that `config.decisions` asks for. Logs a warning
+  for each undefined score.
   """
   dev = plan.data.scored_splits(run)
   path = plan.workspace.outputs(run.name)
@@ -113,7 +114,10 @@ def add_quality(
   rows: str,
   measured: Mapping[str, float],
 ) -> dict[str, object]:
-  """Adds accuracy and calibration of a run's predictions to its record."""
+  """Returns a copy of a record, with the quality of a run's predictions added.
+
+  `measured` is their accuracy and calibration on the rows that `rows` names.
+  """
   kept = record.get('quality', {})
   own = kept.get(task, {}) | {rows: measured}
   return {**record, 'quality': {**kept, task: own}}

@@ -21,13 +21,14 @@ from bam_jax.tasks import windows
 from bam_jax.training import evaluate
 from bam_jax.training import spec as spec_lib
 
-# The task sampler of a run counts its examples as int32.
+# The task sampler counts the examples of a run as int32.
 _MAX_EXAMPLES = 2**31 - 1
-# Row buckets are multiples of four rows, or of the fewest rows that hold this
-# many tokens if those are fewer than four. So long rows need little padding.
+# The number of rows in a bucket is a multiple of four, or of a smaller number
+# if that many rows hold this many tokens. So batches of long rows need little
+# padding.
 _BUCKET_TOKENS = 512
-# An `auto` loss weight is 1 / the loss of a constant prediction. A lower loss
-# counts as this one.
+# An `auto` loss weight is 1 / the loss of a constant prediction. A loss below
+# this value counts as this value.
 _LEAST_LOSS = 1e-3
 
 # task -> split -> rows
@@ -35,7 +36,10 @@ Features = Mapping[str, Mapping[str, shards.Columns]]
 
 
 class Division(NamedTuple):
-  """Indices of a task's training rows, ascending, each [n] int64."""
+  """Division of a task's training rows for a run.
+
+  Each field holds indices of training rows, ascending, [n] int64.
+  """
 
   kept: np.ndarray  # Rows that the run is trained on.
   fold: np.ndarray  # Rows of the run's fold.
@@ -148,8 +152,8 @@ class PlanData:
       run: the run.
       packing: row buckets and sizes of the plan's batches.
       teacher_probs: for each of the run's tasks, the result of
-        `TeacherLogits.read_probs`. By default, zeros for tasks with rows
-        without labels, which need predictions.
+        `TeacherLogits.read_probs`. By default, zeros if the task has rows
+        without labels, because such rows need predictions; otherwise None.
       rows_multiple, own_rows: see `batches.TrainBatches`.
       directory: folder of the run.
     """
@@ -201,9 +205,9 @@ class PlanData:
   def labelled_rows(
     self, run: runs_lib.Run, task: str
   ) -> tuple[shards.Columns, np.ndarray | None]:
-    """Returns training rows, and indices of those that a run uses.
+    """Returns a task's training rows, and the indices that a run trains on.
 
-    The indices are None if the run uses all rows.
+    The indices are None if the run trains on all rows.
     """
     rows = self.features[task][self.tasks[task].train_split]
     is_divided = run.fold or run.held_out
@@ -214,10 +218,10 @@ class PlanData:
   ) -> config_lib.PackingConfig:
     """Returns packing settings; chooses row buckets if the user gave none.
 
-    Samples the steps of one run per variant, set of tasks, batch size and
-    sampling settings; runs of other seeds fill about as many rows. The last
-    bucket holds the largest step of all runs, because a larger step would
-    compile a program in the middle of a run.
+    Runs with equal variant, tasks, batch size and sampling settings fill about
+    equally many rows, so only one of them is sampled. The last bucket is large
+    enough for the estimated largest step of all runs, because a larger step
+    would compile a program in the middle of a run.
     """
     if packing.row_buckets or not packing.enabled:
       return packing
@@ -323,7 +327,7 @@ def _decide_steps(
   sizes: Sequence[int],
   sampler: sampling.ProportionalSampler | sampling.CopiesSampler,
 ) -> tuple[int, str]:
-  """Implements `PlanData.decide_steps`; `sizes` has the rows of each task."""
+  """Implements `PlanData.decide_steps`; `sizes` holds row counts per task."""
   length = run.length
   steps = sampler.num_steps(length.epochs)
   steps, by = min(steps, length.max_steps or steps), 'epochs'

@@ -31,8 +31,9 @@ TrainedTasks = Callable[[str], list[str] | None]
 class Choice(NamedTuple):
   """Settings that the search tries for a run; None or '' if not searched.
 
-  The settings are fields of `config.single` or `config.multi`, except
-  `changes_of`. It names a variant whose `changes` are applied before them.
+  All settings except `changes_of` are fields of `config.single` or
+  `config.multi`. `changes_of` is the name of a variant. The `changes` of that
+  variant are applied first, then the other settings.
   """
 
   learning_rate: float
@@ -186,11 +187,12 @@ def group_name(variant: str, seed: int, fold: folds.Fold | None = None) -> str:
 def name_for_tasks(
   name: str, tasks: Sequence[str], trained_tasks: TrainedTasks
 ) -> str:
-  """Returns the digest to add to a run's name, or '' if it needs none.
+  """Returns the digest to add to a run's name, or '' if none is needed.
 
   A digest is needed if the work directory has a run of this name with other
   tasks, for example after a change of `config.tasks`; that run keeps its
-  folder. It is also needed if the name with the digest is in use already.
+  folder. It is also needed if the work directory already has a run whose name
+  includes the digest.
   """
   digest = schema.digest(tasks)[:8]
   is_other = trained_tasks(name) not in (None, list(tasks))
@@ -341,11 +343,12 @@ def group_runs(
     max_size: largest number of runs in a group.
     latest_step: returns the step that a run continues from; called just before
       the group is yielded.
-    num_devices: the size of a group of several runs is a multiple of it.
+    num_devices: if a group has several runs, their number is a multiple of
+      `num_devices`.
 
   Yields:
-    A list of runs at the same step, which differ only in their seed and in the
-    seed of the fold that they leave out.
+    Lists of runs. The runs of a list are at the same step. They differ only in
+    their seed, and in the seed of the fold that they leave out.
   """
   left = list(runs)
   while left:
@@ -390,7 +393,7 @@ def describe_short_runs(runs: Iterable[tuple[Run, int]]) -> list[str]:
 def describe_lengthened_runs(
   runs: Iterable[tuple[Run, tuple[int, str]]],
 ) -> list[str]:
-  """Describes the runs whose steps a lower bound decides, not the epochs.
+  """Describes runs that `min_steps` or `min_passes` makes longer.
 
   `runs` has pairs of a run and the result of `PlanData.decide_steps`.
   """

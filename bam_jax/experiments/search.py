@@ -23,7 +23,7 @@ from bam_jax.tasks import task as task_lib
 
 FILE = 'choices.json'
 
-# The report points out tasks with fewer held-out rows.
+# The report points out tasks with fewer held-out rows than this.
 _FEW_ROWS = 100
 
 # `runs.choice_key` -> settings -> seed -> score, nan if it is undefined
@@ -50,7 +50,7 @@ def plan_runs(
 ) -> list[runs_lib.Run]:
   """Returns the runs of the hyperparameter search; may be empty.
 
-  `trained_tasks` has the meaning that it has in `runs.plan_runs`.
+  For `trained_tasks` see `runs.plan_runs`.
   """
   search = config.search
   fold = folds.HeldOut(search.held_out, search.max_held_out)
@@ -86,10 +86,11 @@ def plan_runs(
 
 
 def possible_runs(config: config_lib.Config) -> list[runs_lib.Run]:
-  """Returns planned runs that cover all searched epochs and batch sizes.
+  """Returns planned runs that cover all searched settings that affect batches.
 
-  They cover all searched `changes_of` too, but not all learning rates and layer
-  decays, which do not change the batches.
+  The runs cover all searched epochs, batch sizes and `changes_of`. They do not
+  cover all learning rates and layer decays, because these settings do not
+  change the batches.
   """
   choices = {
     key: list({each[2:]: each for each in _choices(config, is_single)}.values())
@@ -183,7 +184,7 @@ def collect(
 
 
 def choose(scores: Scores) -> dict[str, runs_lib.Choice]:
-  """Chooses the settings with the highest median score.
+  """Returns choice key -> the settings with the highest median score.
 
   Ties go to the smaller learning rate, then to the smaller layer decay, fewer
   epochs and the smaller batch. Settings with an undefined score on any seed

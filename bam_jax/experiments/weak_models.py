@@ -30,11 +30,12 @@ class Weak(NamedTuple):
 
 
 def find(plan: plan_lib.Plan, finished: Finished) -> dict[str, Weak]:
-  """Finds variants whose median is no better than the majority's score.
+  """Finds variants that score no better than the majority baseline.
 
-  The score is the task's first metric on its first dev split. A variant is also
-  weak if one of its runs predicts a single class for all rows. Returns task ->
-  its weak variants; tasks without weak variants are left out.
+  A variant's score is the median over its seeds of the task's first metric on
+  the first dev split. A variant is also weak if one of its runs predicts a
+  single class for all rows. Returns task -> the weak variants on this task;
+  tasks without weak variants are left out.
   """
   known = baselines.read(plan)
   found = {}

@@ -1,7 +1,8 @@
 """The work directory: where its files are, and the records of its runs.
 
 DIR/config.json
-DIR/labels/TASK.json         labels of the training rows, if the task gives none
+DIR/labels/TASK.json         labels found in the training rows, if the task is
+                             declared without labels
 DIR/divisions/TASK.json      development rows that were taken from training rows
 DIR/features/TASK/SPLIT/     shard sets
 DIR/runs/RUN/                config.json, checkpoints/, metrics.jsonl,
@@ -134,8 +135,8 @@ class Workspace:
   def learnt_tasks(self) -> list[str]:
     """Returns the names of the tasks that at least one run has trained on.
 
-    Until then, the user may correct a task's rows and settings; files that were
-    made from these are made again.
+    Until a run has trained on a task, the user may correct the rows and
+    settings of the task. Files that were made from them are then made again.
 
     Raises:
       errors.UserError: see `identity`.
@@ -194,9 +195,10 @@ class Workspace:
   ) -> Mapping[str, object]:
     """Returns the identity in a run's folder if it matches the given one.
 
-    The recorded identity lacks fields that are newer than the run. Using it
-    keeps its digest, which is part of the identities of students and of logits.
-    If the folder has no identity, or a different one, returns the given one.
+    The recorded identity lacks fields that are newer than the run. It is still
+    preferred, because the identities of students and of logits contain its
+    digest. Returns the given identity if the folder has no identity or a
+    different one, or if its run is unfinished and `config.tasks` has changed.
     """
     record = self.identity(name)
     if record is None or differences(record, _complete(identity, record)):
@@ -309,18 +311,18 @@ def _read_sealed(
 
 
 def _remedy(path: Path) -> str:
-  # The whole folder must go, because the next run could mistake its other files
-  # for its own.
+  # The whole folder must be removed, because the next run could mistake the
+  # other files in that folder for its own.
   return f'remove {path.parent} and run the same command again'
 
 
 def _complete(
   identity: Mapping[str, object], record: Mapping[str, object]
 ) -> dict[str, object]:
-  """Adds the keys that only the saved record has, with the value None.
+  """Returns an identity, with None for keys that only the saved record has.
 
-  Missing `config.` keys are not added, because their fields have been removed
-  from the configuration since then.
+  Such a key is not added if it begins with `config.`, because its field was
+  removed from the configuration after the record was written.
   """
   keys = (key for key in record if not key.startswith('config.'))
   return {**dict.fromkeys(keys), **identity}
@@ -331,11 +333,12 @@ def differences(
 ) -> list[str]:
   """Describes which values of `wanted` differ from those in a record.
 
-  A configuration field that the record lacks is newer than the run, and counts
-  as its default, which is how runs were trained before the field existed. An
-  encoder setting is compared only if both sides have it. For a task's metrics,
-  only the first one is compared, and only if it chooses the best checkpoint.
-  Class weights are also compared if only the record has them.
+  If the record lacks a configuration field, the field is newer than the run.
+  The record then counts as having the field's default, because runs were
+  trained that way before the field existed. An encoder setting is compared only
+  if both sides have it. Of a task's metrics, only the first one is compared,
+  and only if it chooses the best checkpoint. Class weights are also compared if
+  only the record has them.
   """
   before = {**defaults(), **before}
   weighted = {key for key in before if key.endswith(f'.{CLASS_WEIGHTS}')}

@@ -1,22 +1,25 @@
-"""Writes a Hugging Face classifier's logits on a task's rows, for a student.
+"""Writes the logits of a Hugging Face classifier as the teacher of a student.
 
   pip install 'bam-jax[torch]'
   bam-jax-hf-teacher --config=minilm --config.data.dir=$GLUE_DIR --task=rte \\
       --model=MODEL --output=work/logits
 
 Give the student's configuration: the command then reads the same rows as the
-student, with the same uids. The model's own tokenizer cuts the texts. MODEL is
-a directory or a name on the hub that AutoModelForSequenceClassification loads.
-The student reads the logits by --config.distill.logits=work/logits; see
+student, with the same uids. The model's own tokenizer truncates the texts.
+MODEL is a directory, or a name on the hub, from which
+AutoModelForSequenceClassification can load a model. To train the student on the
+logits, give --config.distill.logits=work/logits; see
 docs/guides/hf_teachers.md.
 
-  --labels=entailment,not_entailment   labels of the outputs, in their order, if
-                                       the model's id2label does not have them
+  --labels=entailment,not_entailment   labels in the order of the model's
+                                       outputs, if the model's id2label does not
+                                       have them
   --score=scale|unit|logit             regression: the output is a score on the
                                        task's own scale, a score on 0-1, or the
                                        logit of a score on 0-1
   --teacher=NAME                       name of this teacher, if the student has
-                                       several: writes OUTPUT/NAME/TASK
+                                       several teachers: the logits are written
+                                       to OUTPUT/NAME/TASK
   --max_length=512 --batch_size=64 --device=cuda:1 --dtype=bfloat16
 
 After a user's mistake, the exit status is 2, and one line says what to change.
@@ -175,7 +178,7 @@ def parse(argv: list[str]) -> tuple[config_lib.Config, task_lib.Task]:
 
 
 def _check_teacher(name: str, tasks: Sequence[str]) -> None:
-  """Raises a `UserError` if a teacher's name cannot name its folder."""
+  """Raises a `UserError` if a teacher's name is not usable as a folder name."""
   splits = ('train', task_lib.UNLABELLED)
   sets = {
     logit_sets.folder_name(task, split) for task in tasks for split in splits
@@ -197,7 +200,7 @@ def main(argv: list[str]) -> None:
 
   Raises:
     errors.UserError: the flags are wrong, the model or the rows cannot be
-      loaded, or see `label`.
+      loaded, or `label` raises this error.
   """
   config, task = parse(argv)
   errors.require(f'--model={_MODEL.value}', ['torch'], 'torch')

@@ -1,6 +1,6 @@
 """Runs a Hugging Face classifier on texts, in PyTorch.
 
-This module imports torch only inside of functions, because it is optional.
+This module imports torch only inside functions, because torch is optional.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,7 +26,7 @@ class Model:
 
   Attributes:
     names: names of the outputs, from `id2label` in config.json.
-    problem: `problem_type` in config.json; None if that is missing.
+    problem: `problem_type` in config.json; None if config.json has none.
     has_padding: whether the tokenizer has a padding token, so that rows of
       different lengths can be in one batch.
   """
@@ -78,7 +78,7 @@ class Model:
     self.problem = config.problem_type
     self.has_padding = self._tokenizer.pad_token is not None
     if config.pad_token_id is None:
-      # Decoder models use it to find the last token of each text.
+      # Decoder models use this id to find the last token of each text.
       config.pad_token_id = self._tokenizer.pad_token_id
     # If a tokenizer has no limit, its `model_max_length` is a huge number.
     self._max_length = min(
@@ -92,7 +92,7 @@ class Model:
   def digest(self, options: Mapping[str, object]) -> str:
     """Returns the hexadecimal sha256 of everything that affects the logits.
 
-    It covers the weights, the tokenizer, the settings of this object and
+    This is the weights, the tokenizer, the maximum length, the dtype and
     `options`.
     """
     import torch
@@ -128,7 +128,7 @@ class Model:
   def _predicted(
     self, texts: Sequence[Texts], batch_size: int
   ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yields for each batch the indices of its rows, and their outputs.
+    """Yields, for each batch, indices in `texts` and outputs of these texts.
 
     The longest rows come first, so that a batch size that is too large for the
     memory fails at once.
@@ -181,7 +181,8 @@ def _check_place(place: str, where: str) -> str:
   """Returns the path or name from which transformers can load a model.
 
   The model is looked up here because transformers retries many times if the hub
-  cannot be reached, and blames the tokenizer for a folder without a model.
+  cannot be reached, and because its error for a folder without a model is about
+  the tokenizer.
 
   Raises:
     errors.UserError: `place` has no model.

@@ -12,8 +12,8 @@ import scipy.special
 from bam_jax import errors
 from bam_jax.tasks import task as task_lib
 
-# Meanings of a regression's output: a score on the task's own scale, a score
-# from 0 to 1, or the logit of a score from 0 to 1.
+# Possible meanings of the output of a regression model: a score on the task's
+# own scale, a score from 0 to 1, or the logit of a score from 0 to 1.
 SCORES = ('scale', 'unit', 'logit')
 
 
@@ -21,7 +21,8 @@ class Head(NamedTuple):
   """How a model's outputs are converted to logits of a task.
 
   Attributes:
-    order: for each output of the task, the index of the model's output.
+    order: for each output of the task, the index of the corresponding output of
+      the model.
     score: one of `SCORES` for a regression; else None.
     scale: lowest and highest score of a regression.
   """
@@ -97,9 +98,9 @@ def head(
   Args:
     task: the task.
     names: names of the outputs, from the model's `id2label`.
-    problem: the model's `problem_type`; None if that is missing.
+    problem: the model's `problem_type`; None if the model has none.
     labels: names of the outputs from `--labels`; None: `names` is used.
-    score: `--score`, one of `SCORES`; None if the task is no regression.
+    score: `--score`, one of `SCORES`; None if the task is not a regression.
 
   Raises:
     errors.UserError: the model is for another kind of task, or its outputs
@@ -140,8 +141,8 @@ def _order(
 ) -> tuple[int, ...] | None:
   """Returns the index of each label in `names`; None if the sets differ.
 
-  Upper and lower case are treated as equal. Names that are equal without case
-  also give None.
+  Case is ignored. If two names are equal or differ only in case, the result is
+  None too.
   """
   names = [name.casefold() for name in names]
   labels = [label.casefold() for label in labels]

@@ -1,6 +1,7 @@
 """Writes the model card of an exported model.
 
-The card describes the model's use, outputs, teachers and scores.
+The card says how to use the model, what its outputs mean, how it was trained
+and which scores it has.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -32,9 +33,11 @@ class Facts(NamedTuple):
     encoder: description of the pretrained weights.
     note: the configuration's note for readers of the scores.
     max_length: maximum number of tokens per example in training.
-    record: the run's record; its `scores`, `undefined` and `versions` are used.
+    record: the record of the run, which has its scores, fitted temperatures and
+      thresholds, package versions and the step at which it stopped early.
     baselines: task -> baseline -> dev split -> metric -> score, 0-100.
-    weak: task -> why the model is no better than a constant prediction.
+    weak: task -> explanation, for tasks on which the model is no better than a
+      constant prediction.
   """
 
   name: str
@@ -58,9 +61,13 @@ def write(
 ) -> str:
   """Returns the model card, in Markdown, of an exported directory.
 
-  `tasks` are those whose heads were exported. `model_type` is the name of the
-  encoder's family. `jax_version` is the version of jax that exported a program;
-  it is empty for a Hugging Face directory, whose card has front matter.
+  Args:
+    tasks: the tasks whose heads were exported.
+    facts: facts about the model.
+    model_type: name of the encoder's family.
+    jax_version: version of jax that exported a program; empty: the directory is
+      for Hugging Face, and the card begins with metadata in YAML.
+    pooling: how the vector of an example is computed, `cls` or `mean`.
   """
   of = families.FAMILIES[model_type]
   x = 'hidden.mean(1)' if pooling == 'mean' else 'hidden[:, 0]'
@@ -104,9 +111,9 @@ def _template() -> jinja2.Template:
 def _scores(
   tasks: Sequence[task_lib.Task], facts: Facts, baselines: Sequence[str]
 ) -> Iterator[tuple[str, ...]]:
-  """Yields task, dev split, metric, score and the scores of the baselines.
+  """Yields table rows: task, dev split, metric, score, scores of the baselines.
 
-  An undefined score of the model is replaced by "undefined" and the reason.
+  If the model's score is undefined, its cell has "undefined" and the reason.
   """
   for task in tasks:
     reasons = facts.record.get('undefined', {}).get(task.name, {})

@@ -1,12 +1,13 @@
 """Fits temperatures and decision thresholds to the dev outputs of a run.
 
-The value that later predictions use is fitted on all dev rows. The reported
-metrics are cross-fitted: each half of the dev rows is scored with the value
-that was fitted on the other half, because a value looks too good on the rows
-that it was fitted on.
+Predictions use the values that are fitted on all dev rows. The reported metrics
+are cross-fitted: each half of the dev rows is scored with the value that was
+fitted on the other half. The score on the rows that the value was fitted on
+would be too good.
 
-Shapes: N rows, c classes or labels, M decisions. A decision is a row, or, with
-several labels per row, one label of one row.
+Shapes: N rows, c classes or labels, M decisions. In classification, each row is
+one decision. If a row can have several labels, each label of each row is one
+decision, yes or no.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,7 +22,8 @@ from bam_jax.distillation import quality
 from bam_jax.tasks import metrics
 from bam_jax.tasks import task as task_lib
 
-# Limits of ln T. If a model is always right, or always wrong, no T is best.
+# Limits of ln T. Without limits, no T is best for a model that is always right
+# or always wrong.
 _BOUNDS = (-3.0, 3.0)
 _MOST_CANDIDATES = 200
 _HALF = folds.Fold(1, 2, seed=0)
@@ -31,8 +33,9 @@ def wanted(task: task_lib.Task, config: config_lib.Config) -> dict[str, object]:
   """Returns what `config.decisions` asks to fit for a task.
 
   Returns:
-    `wanted_temperature`, a bool, and `wanted_threshold`, the metric's name or
-    ''; an empty dict if nothing is to be fitted.
+    A dict with `wanted_temperature`, whether to fit a temperature, and
+    `wanted_threshold`, the name of the metric that the threshold maximizes, or
+    '' for no threshold. If there is nothing to fit, the dict is empty.
   """
   metric = config_lib.thresholds(config).get(task.name, '')
   temperature = config.decisions.temperature and task.kind.has_probabilities
@@ -47,16 +50,18 @@ def fit(
   uids: Sequence[str],
   measured: metrics.Measured,
 ) -> dict[str, object]:
-  """Fits a temperature or thresholds to the outputs on N dev rows.
+  """Fits a temperature, a threshold or both to the outputs on N dev rows.
+
+  Call it only if `wanted` returns a non-empty dict.
 
   Returns:
-    The values that `wanted` returns.
-    If a temperature is wanted, also `temperature`; `calibration_error`, the
-    expected calibration error without a temperature, 0-1; and
-    `calibrated_error`, this error with cross-fitted temperatures, 0-1.
-    If a threshold is wanted, also `threshold`, a probability; `default_score`,
-    the metric at a probability of 1/2, 0-100; and `threshold_score`, the metric
-    at cross-fitted thresholds, 0-100.
+    A dict with the items that `wanted` returns.
+    If a temperature is wanted, it also has `temperature`; `calibration_error`,
+    the expected calibration error without a temperature, 0-1; and
+    `calibrated_error`, the same error with cross-fitted temperatures.
+    If a threshold is wanted, it also has `threshold`, a probability;
+    `default_score`, the metric at a threshold of 1/2, 0-100; and
+    `threshold_score`, the metric at cross-fitted thresholds, 0-100.
   """
   result = wanted(task, config)
   scores, gold = measured.class_scores, measured.gold
@@ -130,15 +135,15 @@ def fit_temperature(logits: np.ndarray, gold: np.ndarray) -> float:
 def fit_threshold(
   margins: np.ndarray, gold: np.ndarray, metric: metrics.Metric
 ) -> float:
-  """Returns the logit above which predicting "yes" gives the best metric.
+  """Returns the threshold on the logit of "yes" that gives the best metric.
 
-  The candidates are 0, which is a probability of 1/2, and the midpoints between
-  neighboring values of `margins`, at most 200 of them. If several candidates
-  give the same metric, the one nearest to 0 is returned.
+  The candidates are 0, which is a probability of 1/2, and at most 200 of the
+  midpoints between neighboring values of `margins`. If several candidates give
+  the best metric, the candidate nearest to 0 is returned.
 
   Args:
-    margins: logits of "yes", [N], or of each label, [N, c].
-    gold: 0 or 1, in the shape of `margins`.
+    margins: logits of "yes": [N] for two classes, [N, c] for several labels.
+    gold: 0 or 1, with the shape of `margins`.
     metric: the metric to maximize.
   """
   values = np.unique(margins)
@@ -157,8 +162,8 @@ def _decisions(
 ) -> tuple[np.ndarray, np.ndarray]:
   """Returns logits [M, k] and gold classes [M], one row per decision.
 
-  With several labels per row, each label is a decision between "no", whose
-  logit is 0, and "yes".
+  If a row can have several labels, k is 2: each label is a decision between
+  "no", whose logit is 0, and "yes".
   """
   if gold.ndim == 1:
     return scores, gold

@@ -1,14 +1,14 @@
 """Exports a trained model as Hugging Face directories.
 
-DIR/TASK/  the model of one task; the task's kind names its transformers class
-DIR/all/   encoder and pooler once, with all heads, and `tasks.json`
+DIR/TASK/  the model of one task, for the transformers class of the task's kind
+DIR/all/   one encoder and pooler with the heads of all tasks, and `tasks.json`
 
 transformers has no class with a head on the mean of an encoder's hidden states.
 With mean pooling, a task's directory is therefore a sentence-transformers model
-that returns the logits; transformers can load only its encoder. For a
+that returns the logits, and transformers can load only the encoder. For a
 bi-encoder, the sentence-transformers model returns the vector of a single text.
-The head is in head.safetensors, and the code in the model card applies it to
-the vectors of two texts.
+Its head is in head.safetensors, and the code in the model card applies the head
+to the vectors of two texts.
 
 Weights are float32 safetensors. Every directory has a tokenizer and a model
 card.
@@ -46,18 +46,19 @@ def export(
   tasks: task_lib.TaskTable,
   facts: card.Facts,
 ) -> None:
-  """Writes a directory per task, and `all`; each completely or not at all.
+  """Writes one directory per task, and `all` if there are several tasks.
 
-  `all` is written if several tasks are exported.
+  Each directory is written completely or not at all.
 
   Args:
-    directory: the parent directory; existing directories with the names of the
-      tasks, or `all`, are replaced.
+    directory: the parent directory; existing directories `TASK` and `all` in it
+      are replaced.
     config: sizes of the encoder.
     tokenizer: the tokenizer that the model was trained with.
-    params: host arrays {'encoder', 'pooler', 'heads'}, in which each layer has
-      its own arrays; without `pooler` if mean pooling needs none.
-    heads: task to export -> number of its head.
+    params: {'encoder', 'pooler', 'heads'}, arrays on the host. The arrays of
+      different layers are not stacked. `pooler` is missing if mean pooling
+      needs none.
+    heads: name of each task to export -> index of the task's head.
     tasks: all tasks of the plan.
     facts: facts for the model cards.
 
@@ -119,10 +120,16 @@ def _add_head(
   task: task_lib.Task,
   head: Mapping[str, np.ndarray],
 ) -> tuple[dict[str, dict[str, np.ndarray]], dict[str, object]]:
-  """Returns the weight files and settings of an export with one task's head.
+  """Returns the weights and settings to export for one task.
 
-  `tensors` holds the weights of encoder and pooler; `head` holds `weight` and
-  `bias`.
+  Args:
+    config: sizes of the encoder.
+    tensors: name -> weights of encoder and pooler.
+    task: the task.
+    head: `weight` and `bias` of the task's head.
+
+  Returns:
+    File -> name -> weights; and fields to add to config.json.
   """
   of, kind = families.FAMILIES[config.family], task.kind
   outputs = kind.export_settings(task)
@@ -149,9 +156,9 @@ def _add_head(
 def choose_tokenizer(
   tokenizer: features.Tokenizer, tasks: Sequence[task_lib.Task]
 ) -> features.Tokenizer:
-  """Returns the tokenizer to export.
+  """Returns the tokenizer to export with a model of some tasks.
 
-  If all tasks read lists of words, it is the tokenizer for words.
+  If all tasks read lists of words, the result is `tokenizer.for_words`.
   """
   of_words = all(task.kind.of_words for task in tasks)
   return tokenizer.for_words if of_words else tokenizer
@@ -177,7 +184,7 @@ def define_outputs(
 def head_params(
   table: Mapping[str, np.ndarray], name: str, tasks: task_lib.TaskTable
 ) -> dict[str, np.ndarray]:
-  """Returns kernel and bias of one task's head, without surplus outputs.
+  """Returns kernel and bias of one task's head, without padding outputs.
 
   The kernel is [D, c], or [4 D, c] for a bi-encoder's head.
   """
@@ -192,7 +199,14 @@ def head_params(
 
 @contextlib.contextmanager
 def new_directory(directory: Path, texts: Mapping[str, str]) -> Iterator[Path]:
-  """Yields a new directory, adds text files, and moves it into place."""
+  """Yields a new directory to fill; then adds text files and renames it.
+
+  The directory replaces `directory` only when it is complete.
+
+  Args:
+    directory: final path of the new directory.
+    texts: file name -> text of a file to add.
+  """
   with files.new_directory(directory) as unfinished:
     yield unfinished
     for name, text in texts.items():
@@ -201,5 +215,5 @@ def new_directory(directory: Path, texts: Mapping[str, str]) -> Iterator[Path]:
 
 
 def to_json(value: object) -> str:
-  """Returns a value as the JSON of an exported file."""
+  """Converts a value to the indented JSON text of an exported file."""
   return json.dumps(value, indent=2, ensure_ascii=False) + '\n'

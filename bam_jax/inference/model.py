@@ -90,8 +90,8 @@ class Model:
 
     Args:
       programs: the programs of the plan.
-      trained: pairs of task names and the parameters, on the devices, that
-        predict these tasks.
+      trained: one pair for each trained model: the names of its tasks, and its
+        parameters on the devices.
       tokenizer: the tokenizer that the models were trained with.
       config: the configuration of the plan.
       decided: name -> task, for tasks with a fitted temperature or threshold.
@@ -139,10 +139,10 @@ class Model:
   ) -> Iterator[Result]:
     """Yields predictions for texts of one task in order, in constant memory.
 
-    `texts` may hold an error in place of a text; its result is that error.
+    If an item of `texts` is an error, its result has the message of the error.
 
     Raises:
-      errors.UserError: all items of `texts` are errors. The first one is
+      errors.UserError: all items of `texts` are errors. The first error is
         raised, after all results were yielded.
     """
     texts, first, is_any = iter(texts), None, False
@@ -222,10 +222,11 @@ class Model:
   def _logits(
     self, params: Any, rows: Sequence[kind_lib.Features], row_tasks: np.ndarray
   ) -> dict[int, np.ndarray]:
-    """Computes logits of each row: [1, C], or [tokens, K] if per token.
+    """Computes the logits of each row.
 
     Returns:
-      Index in `rows` -> logits.
+      Index in `rows` -> logits: [1, C], or [tokens, K] if the row's task has
+      outputs per token. C and K are the numbers of outputs of the widest heads.
     """
     tasks = self._programs.tasks
     heads = np.array([tasks.index[name] for name in row_tasks.tolist()])
@@ -254,12 +255,19 @@ class Model:
     heads: int | np.ndarray,
     sizes: Sequence[int],
   ) -> Iterator[tuple[np.ndarray, np.ndarray, heads_lib.Outputs]]:
-    """Dispatches rows in batches; the last batch is as small as possible.
+    """Dispatches batches of rows to the devices, without waiting for results.
+
+    Args:
+      params: the parameters.
+      rows: the rows to predict.
+      heads: index of the head for all rows, or one index per row.
+      sizes: possible numbers of rows per batch, ascending. All batches have the
+        largest size, except the last, which has the smallest possible one.
 
     Yields:
-      For each batch: the index in `rows` for each slot, [B, S], -1 if the slot
-      is empty; the position of the first token in each slot, [B, S]; and the
-      logits on the devices.
+      For each batch: the index in `rows` of the example in each slot, [B, S],
+      or -1 if the slot is empty; the position of the first token of each slot,
+      [B, S]; and the logits on the devices.
     """
     for numbers, batch in batches.evaluation_batches(
       unlabelled.Held(rows),

@@ -29,13 +29,13 @@ def predict(
   output: str | None,
   kept: tuple[str, ...] | None = None,
 ) -> None:
-  """Predicts a file in constant memory, in the order of its rows.
+  """Predicts the rows of a file, in order and in constant memory.
 
   A JSON line holds the kept fields and the values of `Result.as_json`. A line
   of TSV or CSV holds the kept columns, the prediction, the probability of each
   label if the task's kind has probabilities, and an error, which is empty if
-  the row has a prediction. CSV output has a header; TSV output has a header if
-  the input has one.
+  the row has a prediction. CSV output always has a header. TSV output has a
+  header if the input has one.
 
   Args:
     model: the model.
@@ -48,9 +48,9 @@ def predict(
       `KEPT` that the input has.
 
   Raises:
-    errors.UserError: the task is unknown, the input can't be read or has no row
-      that can be predicted, a column of `kept` is missing from the input or
-      also a column of predictions, or the output can't be written.
+    errors.UserError: the task is unknown, the input can't be read, no row can
+      be predicted, the output can't be written, or a column of `kept` is
+      missing from the input or has the name of a prediction column.
   """
   declared = model.tasks[task := model.choose_task(task, '--task')]
   suffix = Path(output or '').suffix
@@ -107,8 +107,8 @@ def _writer(
   """Writes the header; returns a function that writes a row.
 
   Raises:
-    errors.UserError: a kept column has the name of a column of predictions. For
-      JSON lines, the returned function raises this.
+    errors.UserError: a kept column has the name of a prediction column. For
+      JSON lines, the returned function raises this error.
   """
 
   def check(names: Iterable[str]) -> None:
@@ -161,9 +161,9 @@ def cell(value: object) -> str:
 
 @contextlib.contextmanager
 def _destination(output: str | None) -> Iterator[TextIO]:
-  """Opens standard output, or a new file.
+  """Context manager that opens standard output, or a new file.
 
-  The file gets its name when it is complete.
+  The file has a temporary name until it is complete.
   """
   if output is None:
     sys.stdout.reconfigure(encoding='utf-8')

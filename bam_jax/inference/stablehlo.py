@@ -3,13 +3,14 @@
 The files are in DIR/TASK/ or, if the model has several tasks, in DIR/all/:
   program.jax_export  StableHLO for CPU, CUDA and TPU, written by `jax.export`
   weights.npz         the program's first argument: parameter name -> array
-  tokenizer.json      and tokenizer_config.json; vocab.txt too for WordPiece
+  tokenizer.json      the tokenizer, with tokenizer_config.json and, for
+                      WordPiece, vocab.txt
   model.json          tasks, labels, maximum length, platforms
-  README.md           a model card, with all the code that predicts a text
+  README.md           a model card, with the complete code to predict a text
 
 The program uses only XLA, without platform-specific kernels. Batch size and
-length are symbolic, so JAX compiles the program again for each new pair of
-them.
+length are symbolic, so JAX compiles the program again for each new combination
+of batch size and length.
 """
 
 from collections.abc import Callable, Mapping
@@ -45,7 +46,7 @@ def export(
   """Writes the directory of one model; see `export.export` for arguments.
 
   Raises:
-    errors.UserError: a file can't be written, or a task has a bi-encoder.
+    errors.UserError: a file can't be written, or a task uses a bi-encoder.
   """
   chosen = [tasks[name] for name in heads]
   for task in chosen:

@@ -36,10 +36,9 @@ def write_tsv(
 ) -> None:
   r"""Writes a line `uid<TAB>prediction<TAB>probabilities...` for each row.
 
-  The probability columns are those of the task's kind; a kind without
-  probabilities has none of these columns. `kept` maps uid -> column -> value of
-  additional columns, which are written after the uid. A tab or a line break
-  inside a label is written as `\t` or `\n`.
+  The task's kind decides which probability columns there are, if any. `kept`
+  holds additional columns, uid -> column -> value, which are written after the
+  uid. A tab or a line break inside a label is written as `\t` or `\n`.
 
   Raises:
     errors.UserError: the file can't be written.
@@ -62,9 +61,9 @@ def write_by_id(
 ) -> None:
   """Writes predictions as a JSON object, id -> prediction, for a scorer.
 
-  SQuAD's official scorer reads such a file. If the prediction is that a
-  question has no answer, it is an empty string. `ids` maps uid -> id for all
-  rows of a test file.
+  SQuAD's official scorer reads such a file. If the model predicts that a
+  question has no answer, an empty string is written. `ids` is uid -> id, for
+  all rows of a test file.
 
   Raises:
     errors.UserError: two rows have the same id, or the file can't be written.
@@ -160,11 +159,11 @@ def majority(
 
   Args:
     task: the task.
-    train: its training rows.
+    train: the task's training rows.
     by_split: test split -> uid -> prediction.
 
   Returns:
-    `by_split` with the label in place of each prediction.
+    A copy of `by_split` in which each prediction is that label.
 
   Raises:
     errors.UserError: no test row of the task was predicted.

@@ -28,11 +28,11 @@ from bam_jax.modeling import xla_attention
 # forward pass has fewer queries per block, so that several blocks run at once.
 _LONGEST_ROW = 128
 _QUERIES = 64
-_SHORTEST = 16  # least side of a matrix that Triton multiplies
+_SHORTEST = 16  # smallest side of a matrix that Triton multiplies
 
-# The same limits for the memory of a TPU core, 16 MiB in a v4. It also holds
-# the row's queries, keys and values: each at most `_BYTES_OF_TPU` if the row is
-# longer than `_LONGEST_ROW`.
+# The same limits for a TPU core, whose memory (16 MiB in a v4) also holds the
+# queries, keys and values of the row. In rows longer than `_LONGEST_ROW`, each
+# of these three arrays may have at most `_BYTES_OF_TPU`.
 _LONGEST_ROW_OF_TPU = 512
 _QUERIES_OF_TPU = 256
 _BYTES_OF_TPU = 2 * 256 * 1024
@@ -57,14 +57,15 @@ def attend(
   padding stays finite.
 
   Args:
-    qkv: [B, L, 3, H, hd] queries, keys and values without their bias; hd is
-      the size of a head.
+    qkv: [B, L, 3, H, hd] queries, keys and values, before their bias is added;
+      hd is the size of a head.
     bias: [3, H, hd] bias of the queries, keys and values.
     segment_ids: [B, L] int; 0 marks padding.
     rate: share of the probabilities that dropout sets to zero, 0 to below 1.
-    dropout_bits: [2] uint32 of the dropout mask; not read at rate 0.
+    dropout_bits: [2] uint32, random bits for the dropout mask; not read if
+      `rate` is 0.
     compute: the devices that share the rows, and the platform whose kernel is
-      used if it supports this shape.
+      used if the kernel supports this shape.
     window: how many tokens before and after itself a token sees; None: its
       whole segment.
 
@@ -91,8 +92,8 @@ def attend_from(
   """Computes attention within segments for some queries of each row, by XLA.
 
   Args:
-    queries: [B, S, H, hd] queries without their bias.
-    keys_values: [B, L, 2, H, hd] keys and values without their bias.
+    queries: [B, S, H, hd] queries, before their bias is added.
+    keys_values: [B, L, 2, H, hd] keys and values, before their bias is added.
     bias: [3, H, hd] bias of the queries, keys and values.
     segments: segment of each query, [B, S] int, and of each key, [B, L] int; 0
       marks padding.
@@ -127,8 +128,8 @@ class _Options(NamedTuple):
 def _attend(options, first, qkv, segment_ids, bias, dropout_bits):
   """Computes attention on one device.
 
-  `first`, [1] uint32, is the number of the device's first row in the whole
-  batch.
+  `first`, [1] uint32, is the index, in the whole batch, of the device's first
+  row.
   """
   arrays = flash_attention.Arrays(first, qkv, segment_ids, bias, dropout_bits)
   return _attend_forward(options, *arrays)[0]
@@ -192,8 +193,9 @@ def _over_heads(
 
   `arrays` holds queries, keys and values [B, L, 3, H, hd], and for the backward
   pass the gradient [B, L, H, hd] of the contexts. The forward pass returns the
-  contexts [B, L, H, hd]. The backward pass returns the gradient
-  [B, L, 3, H, hd] and its sums over the tokens of each row, [B, 3, H, hd].
+  contexts [B, L, H, hd]. The backward pass returns the gradient of queries,
+  keys and values, [B, L, 3, H, hd], and the sums of this gradient over the
+  tokens of each row, [B, 3, H, hd].
   """
   rate, platform, window = options
   dtype, length = arrays[0].dtype, arrays[0].shape[1]
@@ -220,7 +222,8 @@ def _choose_by_length(
 ) -> tuple[jax.Array, ...]:
   """Computes attention: short rows at once, long rows in blocks of queries.
 
-  The compiler knows the length, and keeps only one of the two branches.
+  Exported programs use this function, because their length is a symbol until
+  they are compiled. The compiler keeps only one of the two branches.
   """
   *rest, window = rest
   ways = (
@@ -249,7 +252,10 @@ def _is_one_block(qkv: jax.Array) -> bool:
 
 
 def _is_tiled(options: _Options, qkv: jax.Array) -> bool:
-  """Whether `flash_attention` is used, because no block can hold all keys."""
+  """Whether to use `flash_attention`.
+
+  It is for rows whose keys do not fit into one GPU block.
+  """
   if options.platform != 'cuda' or _is_one_block(qkv):
     return False
   return flash_attention.supports(qkv.shape[1], qkv.shape[4])

@@ -1,6 +1,7 @@
 """Self-attention of one head in one row, for all queries or some of them.
 
-Everything is float32, except the operands of matrix products.
+All arithmetic is float32, except that the operands of matrix products have the
+dtype of the inputs.
 """
 
 import math
@@ -16,23 +17,25 @@ LOWEST = float(jnp.finfo(jnp.float32).min) / 2
 
 
 class Tile(NamedTuple):
-  """Attention and dropout masks of a tile [n, m] of one head.
+  """Attention mask and dropout mask of a tile [n, m] of one head.
+
+  A tile is a part of the head's matrix of logits or probabilities [L, L]. Its
+  rows are queries and its columns are keys; in a transposed tile, the rows are
+  keys and the columns are queries.
 
   Attributes:
-    row_segments: [n, 1] int32, segments of the queries; of the keys if the tile
-      is transposed.
-    column_segments: [1, m] int32, segments of the keys; of the queries if the
-      tile is transposed.
+    row_segments: [n, 1] int32, the segment of each row.
+    column_segments: [1, m] int32, the segment of each column.
     rate: dropout rate, 0 to below 1.
-    dropout_bits: two uint32 of the dropout mask.
-    first: uint32 flat index, in [B, H, L, L], of the tile's first element; it
-      may wrap around.
-    strides: number of elements, in that array, from one row of the tile to the
-      next, and from one column to the next: (L, 1), or (1, L) if transposed.
-    window: largest distance in tokens between a query and a key that it sees;
-      None: no limit.
-    offset: int32 position of the tile's first row in the row of tokens, minus
-      the position of its first column; only read if there is a window.
+    dropout_bits: two uint32, random bits for the dropout mask.
+    first: uint32, flat index of the tile's first element in the array
+      [B, H, L, L] of all probabilities; it may wrap around.
+    strides: difference in that flat index between adjacent rows of the tile,
+      and between adjacent columns: (L, 1), or (1, L) if transposed.
+    window: how many tokens before and after itself a query sees; None: no
+      limit.
+    offset: int32, position of the tile's first row minus position of its first
+      column, counted in tokens; only read if `window` is set.
   """
 
   row_segments: jax.Array
@@ -45,7 +48,7 @@ class Tile(NamedTuple):
   offset: jax.Array | int = 0
 
   def mask(self, logits: jax.Array) -> jax.Array:
-    """Replaces logits of keys that a query does not see by -1.7e38.
+    """Sets the logits of keys that a query does not see to -1.7e38.
 
     A query does not see padding, other segments, or keys outside the window.
     """
@@ -61,8 +64,8 @@ class Tile(NamedTuple):
   def sign(self, x: jax.Array) -> jax.Array:
     """Negates the positive numbers that dropout will set to zero.
 
-    So one array holds both the numbers and the mask: the registers of a GPU
-    block have no room for two arrays.
+    So one array holds both the numbers and the dropout mask: the registers of a
+    GPU block have no room for two arrays.
     """
     if self.rate == 0:
       return x
@@ -102,12 +105,12 @@ def forward(
 def backward(
   tile: Tile, q: jax.Array, k: jax.Array, v: jax.Array, gradient: jax.Array
 ) -> tuple[jax.Array, ...]:
-  """Returns the gradients of q, k and v for a gradient [n, hd] of contexts."""
+  """Returns the gradients of q, k, v, given the contexts' gradient [n, hd]."""
   weights, inverse = _softmax(tile, q, k)
   probs = tile.sign(weights * inverse)
   dropped = jnp.maximum(probs, 0).astype(v.dtype)
-  # The widest operands are on the right, because Triton computes an operand
-  # twice to transpose it on the left.
+  # The widest operand is on the right, because Triton computes a transposed
+  # operand on the left twice.
   of_v = product(gradient, dropped, (0, 0)).T
   of_probs = jnp.where(probs > 0, product(gradient, v, (1, 1)), 0)
   mean = jnp.sum(probs * of_probs, axis=1, keepdims=True)
@@ -127,7 +130,8 @@ def _softmax(
   """
   logits = tile.mask(product(q, k, (1, 1)))
   highest = jnp.max(logits, axis=1, keepdims=True)
-  # Kept above masked logits, so that a query that sees no key has zero weights.
+  # The maximum is kept above masked logits, so that the weights of a query that
+  # sees no key are zero.
   highest = jnp.maximum(highest, LOWEST / 2)
   scale = q.shape[-1] ** -0.5 * math.log2(math.e)
   weights = jnp.exp2(logits * scale - highest * scale)
@@ -136,7 +140,7 @@ def _softmax(
 
 
 def product(a: jax.Array, b: jax.Array, axes: tuple[int, int]) -> jax.Array:
-  """Multiplies matrices over one axis of each, summing in float32."""
+  """Contracts one axis of each matrix; products are summed in float32."""
   return jax.lax.dot_general(
     a,
     b,

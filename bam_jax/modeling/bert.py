@@ -27,7 +27,8 @@ class BertEncoder(nn.Module):
     config: shape and dropout rates of the encoder.
     compute: how the encoder is computed.
     drops_attention_output: whether dropout is applied to attention outputs.
-    has_token_types: whether token types are used; if not, all have type 0.
+    has_token_types: whether token types are used; if not, all tokens have
+      type 0.
   """
 
   config: family.EncoderConfig
@@ -104,7 +105,10 @@ class BertEncoder(nn.Module):
     return (Embeddings(config, self.compute, name='embeddings')(*inputs),)
 
   def kind_of_layer(self, number: int) -> tuple[bool, ...]:
-    """Returns a key that differs between layers that are built differently."""
+    """Returns the arguments `kind` of `make_layer` for layer `number`.
+
+    Layers with the same arguments are traced only once.
+    """
     del number
     return ()
 
@@ -125,7 +129,8 @@ class BertEncoder(nn.Module):
 class Embeddings(nn.Module):
   """Word, position and token-type embeddings, added and normalised.
 
-  If their size differs from the hidden size, a dense layer projects them.
+  If their size differs from the hidden size, a dense layer projects them to the
+  hidden size.
   """
 
   config: family.EncoderConfig
@@ -141,7 +146,10 @@ class Embeddings(nn.Module):
     positions: jax.Array,
     dropout_bits: jax.Array,
   ) -> jax.Array:
-    """Embeds ids [B, L] as [B, L, D], with dropout from random uint32 [2]."""
+    """Returns the embeddings of tokens, [B, L, D].
+
+    `dropout_bits` are two uint32; the other arrays are [B, L] int.
+    """
     config, compute = self.config, self.compute
 
     size = config.embedding_size or config.hidden_size
@@ -158,8 +166,9 @@ class Embeddings(nn.Module):
     if self.has_positions:
       x += rows('position', config.max_positions, positions)  # [B, L, E]
     if config.type_vocab_size:
-      # A product and no lookup: every token's gradient goes to one of two rows,
-      # so the additions of a scatter would have to wait for each other.
+      # A matrix product instead of a lookup. The gradient of a lookup would be
+      # a scatter that adds every token's gradient to one of only two rows, so
+      # that the additions would have to wait for each other.
       x += jnp.matmul(
         jax.nn.one_hot(token_type_ids, config.type_vocab_size),
         table('token_type', config.type_vocab_size),
@@ -201,9 +210,9 @@ class Layer(nn.Module):
 
     Args:
       x: [B, L, D].
-      dropout_bits: [sites, 2] uint32: for the attention probabilities, for the
-        attention's output, for the network's output, and for further sites of
-        `attend`.
+      dropout_bits: [sites, 2] uint32, random bits for dropout of the attention
+        probabilities, of the attention's output and of the feed-forward
+        network's output, and for further dropout sites of `attend`.
       *shared: further arguments of `attend`, the same for all layers.
       read: [B, S] int, positions of the tokens to compute; None: all.
 
@@ -261,7 +270,7 @@ class SelfAttention(nn.Module):
     positions.
     """
     size, dtype = self.config.hidden_size, self.compute.dtype
-    # Checkpoints have three kernels, but one product with all is faster.
+    # Checkpoints have three kernels, but one product with all three is faster.
     kernels, biases = zip(
       *(
         Linear(size, dtype, name=name).parameters(size)
@@ -297,7 +306,7 @@ class SelfAttention(nn.Module):
 
 
 class Linear(nn.Module):
-  """An `nn.Dense` that returns its bias for the next operation to add."""
+  """Dense layer that returns its bias, for the next operation to add it."""
 
   outputs: int
   dtype: jnp.dtype
@@ -342,7 +351,8 @@ BERT = family.Family(
   ),
   layer_name='encoder.layer.{i}',
   tensor_prefix='bert.',
-  # A buffer of the numbers from 0, and heads of pretraining and fine-tuning.
+  # `position_ids` is a buffer that holds 0, 1, 2, ...; the other tensors are
+  # heads of pretraining and fine-tuning.
   dropped=re.compile(
     r'embeddings\.position_ids$|(cls|classifier|qa_outputs|heads)\.'
   ),

@@ -22,8 +22,7 @@ from bam_jax.modeling import dropout
 from bam_jax.modeling import entries
 from bam_jax.modeling import family
 
-# Term of the attention -> the projection that it applies to the buckets'
-# vectors.
+# Term of the attention -> the projection of the buckets' vectors in this term.
 _TERMS = {'c2p': 'key', 'p2c': 'query'}
 
 
@@ -36,8 +35,8 @@ class Settings:
     farthest: limit of the distances; see `disentangled_attention.buckets`.
     terms: parts of the attention that depend on the distance: `c2p`, content to
       position, and `p2c`, position to content.
-    shares_projections: whether the buckets' vectors are projected with the
-      kernels of the hidden states.
+    shares_projections: whether the buckets' vectors are projected by the same
+      layers as the hidden states.
     normalises: whether LayerNorm is applied to the buckets' vectors.
     has_positions: whether absolute positions have embeddings.
     pooler_dropout: dropout rate on the vectors that the pooler reads.
@@ -60,8 +59,8 @@ class Settings:
 class DebertaEncoder(bert.BertEncoder):
   """BERT's encoder with disentangled attention.
 
-  The tokens of a segment must be adjacent, because distances are measured in
-  the row.
+  The tokens of a segment must be adjacent, because distances are differences of
+  positions in the row.
   """
 
   sites = 4  # BERT's dropout sites, and the buckets' vectors.
@@ -147,7 +146,8 @@ class DisentangledAttention(nn.Module):
         all.
 
     Returns:
-      The output without bias, [B, L, D] or [B, S, D], and the bias to add, [D].
+      The output without bias, [B, L, D] (with `read`, [B, S, D]), and the bias
+      to add, [D].
     """
     config, own, dtype = self.config, self.config.own, self.compute.dtype
     size = config.hidden_size

@@ -25,9 +25,9 @@ def buckets(span: int, farthest: int, longest: int) -> np.ndarray:
 
   Args:
     span: half the number of buckets, at least 2.
-    farthest: distances above span // 2 share buckets, up to this distance;
-      still larger ones are in the outermost buckets. 0: each distance up to
-      `span` has its own bucket.
+    farthest: distances between span // 2 and `farthest` share buckets. If 0,
+      each distance from -span to span - 1 has its own bucket. In both cases,
+      larger distances are in the outermost buckets.
     longest: number of tokens of the longest segment.
 
   Returns:
@@ -54,8 +54,8 @@ def bucket_indices(
   Args:
     span: see `buckets`.
     farthest: see `buckets`.
-    longest: see `buckets`. No segment has distances of `longest` or more, and
-      the result is wrong for these.
+    longest: see `buckets`. The result is wrong for distances of `longest` or
+      more, but no segment has such distances.
     length: number of tokens per row; may be a symbol of an exported program.
 
   Returns:
@@ -88,19 +88,19 @@ def attend(
     queries: [B, L, H, hd].
     keys: [B, L, H, hd].
     values: [B, L, H, hd].
-    of_buckets: `c2p` -> K and `p2c` -> Q, each [num_buckets, H, hd]. If one is
-      missing, the logits lack its term.
+    of_buckets: `c2p` -> K and `p2c` -> Q, each [num_buckets, H, hd]. If K or Q
+      is missing, the logits lack the term with it.
     indices: [2 L + 1] int, the buckets of the distances -L to L.
     segment_ids: [B, L] int; 0 marks padding.
     rate: dropout rate of the probabilities, 0 to below 1.
-    dropout_bits: [2] uint32 of the dropout mask.
+    dropout_bits: [2] uint32, random bits for the dropout mask.
 
   Returns:
     Contexts [B, L, H, hd] in the dtype of `values`. The softmax is in float32.
   """
   logits = _product('blhd,bmhd->bhlm', _identity, queries, keys)
   # For each distance, an exact product with a one-hot row selects the bucket's
-  # vector. A gather of logits [B, H, L, L] is slow on TPUs, like its gradient.
+  # vector. A gather of logits [B, H, L, L] and its gradient are slow on TPUs.
   chosen = jax.nn.one_hot(
     indices, next(iter(of_buckets.values())).shape[0], dtype=queries.dtype
   )  # [2 L + 1, num_buckets]

@@ -54,7 +54,8 @@ DISTILBERT = family.Family(
     'dropout_head': 'seq_classif_dropout',
   },
   required={'model_type': 'distilbert'},
-  # `sinusoidal_pos_embds` is not read: the weights hold such positions too.
+  # `sinusoidal_pos_embds` is not read, because the files of weights contain
+  # sinusoidal position embeddings too.
   read=lambda values: _FIXED,
   written={
     'initializer_range': family.INITIALIZER_RANGE,

@@ -43,16 +43,17 @@ def keep(
 ) -> jax.Array:
   """Returns a dropout mask: each element is True with probability 1 - rate.
 
-  The finaliser of MurmurHash3 (Appleby, public domain) hashes the flat index
-  times a constant, plus the first uint32 of `dropout_bits`. Its last factor is
-  the second uint32, made odd, so that sites that share the first uint32 have
-  different masks.
+  The flat index is multiplied by a constant, and the first uint32 of
+  `dropout_bits` is added. The finaliser of MurmurHash3 (Appleby, public domain)
+  hashes the sum. The hash is then multiplied by the second uint32, made odd, so
+  that sites that share the first uint32 have different masks.
 
   Args:
-    dropout_bits: two random uint32, one pair per dropout site.
+    dropout_bits: two random uint32; each dropout site has its own pair.
     rate: share of elements dropped, 0 to below 1.
-    *index: flat indices, uint32, which may wrap around; or several arrays whose
-      broadcast sum they are, such as [n, 1] and [1, m], which is cheaper.
+    *index: one or more uint32 arrays; their broadcast sum is the flat index of
+      each element, which may wrap around. Two arrays [n, 1] and [1, m] are
+      cheaper than one array [n, m].
   """
   first, *others = (part * jnp.uint32(_GOLDEN) for part in index)
   x = sum(others, first + dropout_bits[0])
@@ -72,13 +73,13 @@ def keep_tile(
   """Returns a tile [n, m] of the dropout mask of a larger array.
 
   Args:
-    dropout_bits: two random uint32, one pair per dropout site.
+    dropout_bits: two random uint32; each dropout site has its own pair.
     rate: share of elements dropped, 0 to below 1.
-    first: uint32 flat index, in the larger array, of the tile's first element;
+    first: uint32, flat index of the tile's first element in the larger array;
       it may wrap around.
     shape: (n, m), the shape of the tile.
-    strides: number of elements of the larger array from one row of the tile to
-      the next, and from one column to the next.
+    strides: difference in that flat index between adjacent rows of the tile,
+      and between adjacent columns.
   """
   height, width = shape
   rows = jax.lax.broadcasted_iota(jnp.uint32, (height, 1), 0)

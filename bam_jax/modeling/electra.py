@@ -16,7 +16,11 @@ _POOLER = {'pooler_activation': 'gelu'}
 
 
 def _read(values: Mapping[str, object]) -> dict[str, object]:
-  """Returns the pooler's activation, which config.json does not state."""
+  """Returns the pooler's activation, which config.json does not state.
+
+  Raises:
+    ValueError: the encoder is a generator.
+  """
   architectures = values.get('architectures')
   for name in architectures if isinstance(architectures, list) else ():
     if name in _GENERATORS:
@@ -28,7 +32,7 @@ def _read(values: Mapping[str, object]) -> dict[str, object]:
 
 
 def _write(config: family.EncoderConfig) -> dict[str, object]:
-  """Returns settings for `ElectraForMultipleChoice` to compute our pooler."""
+  """Returns entries with which `ElectraForMultipleChoice` has our pooler."""
   return {
     'summary_type': 'first',
     'summary_use_proj': True,
@@ -39,7 +43,7 @@ def _write(config: family.EncoderConfig) -> dict[str, object]:
 
 
 def _shape_of(path: str, shape: str) -> str:
-  """Returns a module's shape, with size E in place of D for embeddings."""
+  """Returns a module's shape; the modules of embeddings have E instead of D."""
   return shape.replace('D', 'E') if path.startswith('embeddings/') else shape
 
 
@@ -57,7 +61,7 @@ ELECTRA = dataclasses.replace(
     (_PROJECT, 'embeddings_project', 'dense', 'ED'),
   ),
   tensor_prefix='electra.',
-  # Heads of a generator are not among these, so that loading it fails.
+  # Heads of a generator are not among these, so that loading one fails.
   dropped=re.compile(
     r'embeddings\.position_ids$'
     r'|(discriminator_predictions|classifier|qa_outputs|heads)\.'

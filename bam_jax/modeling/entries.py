@@ -2,14 +2,15 @@
 
 from collections.abc import Collection, Mapping
 
-# Limit of sizes, because memory is allocated for them. Far above any encoder's.
+# Largest size that config.json may state, far above that of any known encoder.
+# There is a limit because memory of this size is allocated.
 MOST = 1 << 20
 
 
 def choice(
   values: Mapping[str, object], key: str, default: object, known: Collection
 ) -> object:
-  """Returns an entry, which must equal a known value and have its type."""
+  """Returns an entry, which must equal a value in `known`, type included."""
   found = values.get(key, default)
   if not any(type(found) is type(each) and found == each for each in known):
     raise ValueError(

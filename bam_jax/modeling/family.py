@@ -50,8 +50,8 @@ class EncoderConfig:
   go through a pooler.
   `activation` is one of `gelu.ACTIVATIONS`, and `pooler_activation` one of
   `POOLER_ACTIVATIONS`. `embedding_size` is the size of the word vectors; 0
-  means `hidden_size`. `own` holds the settings that only the encoder's family
-  has, a frozen dataclass.
+  means `hidden_size`. `own` is a frozen dataclass of the settings that only the
+  encoder's family has, or None.
   """
 
   vocab_size: int
@@ -93,8 +93,8 @@ class Compute:
     remat: recompute each layer in the backward pass, to save memory.
     mesh: a batch's rows are sharded over all axes of the mesh; None: one
       device.
-    platform: result of `kernels.find_platform`; its Pallas kernels are used
-      where they exist. Empty: only XLA's kernels.
+    platform: result of `kernels.find_platform`. Pallas kernels for this
+      platform are used where they exist; if it is empty, only XLA is used.
   """
 
   dtype: jnp.dtype = jnp.float32
@@ -133,7 +133,7 @@ class Pooler(nn.Module):
     nn.share_scope(self, self.dense)
 
   def __call__(self, x: jax.Array, deterministic: bool) -> jax.Array:
-    """Pools float32 vectors [..., D]; with dropout unless deterministic."""
+    """Pools float32 vectors [..., D]; no dropout if `deterministic`."""
     if self.input_rate:
       rate = 0.0 if deterministic else self.input_rate(self.config)
       (dropout_bits,) = dropout.draw_bits(self, 1, deterministic)
@@ -204,7 +204,8 @@ class Family:
 
   Attributes:
     name: value of `model_type` in config.json.
-    class_prefix: prefix of Hugging Face's class names: `Bert` of `BertModel`.
+    class_prefix: prefix of Hugging Face's class names, such as `Bert` in
+      `BertModel`.
     encoder: makes the Flax module from an `EncoderConfig`, a `Compute` and
       `name=`. The module has the arguments and the result of
       `bert.BertEncoder`. Its parameters are named `embeddings/...`,
@@ -212,17 +213,19 @@ class Family:
       sharding depend on these names. Parameters with other names belong to
       modules after the layers.
     modules: table of (path in our module, Hugging Face's name, type, shape).
-      `{i}` in both names stands for the layer. The type is `embed`, `norm` or
+      `{i}` stands for `layer_0`, `layer_1`, ... in our path, and for
+      `layer_name` in Hugging Face's name. The type is `embed`, `norm` or
       `dense`; a norm without bias is `scale`, a dense layer without bias
       `kernel`. The shape has one letter for each axis: V vocabulary, P
       positions, Y token types, D hidden size, F intermediate size.
     layer_name: Hugging Face's name of layer `{i}`.
     tensor_prefix: prefix of the encoder's tensors in a model with a head.
-    dropped: matches the beginning of the names of tensors that are not loaded,
-      such as heads of pretraining.
+    dropped: pattern of the beginning of tensor names; matching tensors, such as
+      heads of pretraining, are not loaded.
     sizes: size field of `EncoderConfig` -> key of config.json.
     settings: other field of `EncoderConfig` -> key of config.json. A field that
-      is missing here has its default.
+      is missing here has its default, unless `read` returns it. Fields
+      that are dropout rates are written to config.json, but not read from it.
     required: entries of config.json that must have these values, or be missing,
       for an encoder to be loaded.
     read: returns further arguments of `EncoderConfig` from the entries of
@@ -233,8 +236,9 @@ class Family:
     presets: name for `config.model.arch` -> arguments of an `EncoderConfig`.
     unused_positions: number of rows of Hugging Face's position table before the
       row of a text's first token. These rows are not parameters here.
-    max_separators: largest number of [SEP] between the texts of a pair that an
-      encoder can read. If it is above 1, encoders must not read token types.
+    max_separators: largest number of [SEP] tokens that an encoder can read
+      between the two texts of a pair. If it is above 1, the family's encoders
+      must not read token types.
     keep_layers: returns the configuration of an encoder that keeps only the
       layers with these numbers, which count from 0.
     optional: path of a module in `modules` -> function that returns whether an
@@ -245,17 +249,20 @@ class Family:
     axes: further letter of shapes -> function that returns the axis's size.
     pooler: makes a Flax module with the interface of `Pooler`, from an
       `EncoderConfig` and `name=`. Its parameters are named `pooler/...`.
-    pools: which vectors go through the pooler: `cls` and `mean` are vectors of
-      examples with this pooling; `tokens` are the vectors of single tokens, for
-      token heads.
-    heads: end of the name of Hugging Face's class for a model with a head, such
-      as `ForSequenceClassification` -> names of modules in that class. Its keys
-      are Hugging Face's names of the pooler's modules in `modules`, and
-      `Kind.head_layer` for the task's layer. Other modules have BERT's names.
+    pools: which vectors go through the pooler: `cls` and `mean` are the vectors
+      of examples with this pooling; `tokens` are the vectors of single tokens,
+      for token heads.
+    heads: end of Hugging Face's class name for a model with a head, such as
+      `ForSequenceClassification` -> a table of the modules that have another
+      name in that class: our usual name -> name in the class. The usual name is
+      Hugging Face's name in `modules` for modules of the pooler, and
+      `Kind.head_layer` for the task's layer.
     pooled: Python expression for the pooled vector, for the code of model cards
-      (`inference/card.md.j2`). `hidden` in it are the hidden states, and `{x}`
-      stands for the vectors to pool. Empty if `AutoModel` computes the vector.
-    dropout: dropout rate of each site, unless the configuration sets a rate.
+      (`inference/card.md.j2`). In this expression `hidden` is the array of
+      hidden states, and `{x}` stands for the vectors to pool. Empty if
+      `AutoModel` computes the pooled vector.
+    dropout: default of all dropout rates, for rates that the run's
+      configuration does not set.
   """
 
   name: str

@@ -5,8 +5,8 @@ FlashAttention-2 (Dao 2023, arXiv:2307.08691). A GPU block holds one tile of
 queries and visits the keys tile by tile with a running softmax, so no L x L
 array exists. Tiles of other segments are skipped, so the cost depends on the
 lengths of the segments, not on the square of the row length. The backward pass
-computes the probabilities again. It has no atomic additions, so reruns are
-bit-equal.
+computes the probabilities again. It has no atomic additions, so every run gives
+the same bits.
 """
 
 from collections.abc import Callable
@@ -20,7 +20,7 @@ import jax.numpy as jnp
 
 from bam_jax.modeling import attention_head
 
-# To be tuned on a GPU. A block's arrays must fit into its registers, so larger
+# Not tuned yet. A block's arrays must fit into its registers, so larger
 # tiles and wider heads need more warps.
 TILE = 64  # number of queries, and of keys, in a tile
 _WARPS, _WARPS_WIDE = 4, 8
@@ -36,11 +36,11 @@ class Arrays(NamedTuple):
   """Input arrays of the attention kernels.
 
   Attributes:
-    first: [1] uint32, number of the device's first row in the whole batch.
-    qkv: [B, L, 3, H, hd] queries, keys and values without their bias.
+    first: [1] uint32, index of the device's first row in the whole batch.
+    qkv: [B, L, 3, H, hd] queries, keys and values, before their bias is added.
     segment_ids: [B, L] int32; 0 marks padding.
     bias: [3, H, hd] bias of the queries, keys and values.
-    dropout_bits: [2] uint32 of the dropout mask.
+    dropout_bits: [2] uint32, random bits for the dropout mask.
   """
 
   first: jax.Array
@@ -66,8 +66,8 @@ def forward(
   Args:
     rate: dropout rate, 0 to below 1.
     arrays: inputs, with B rows of L tokens.
-    window: largest distance in tokens between a query and a key that it sees;
-      None: no limit.
+    window: how many tokens before and after itself a query sees; None: no
+      limit.
     interpret: whether to run in Pallas's interpreter, on any device.
 
   Returns:
@@ -104,7 +104,7 @@ def backward(
   window: int | None = None,
   interpret: bool = False,
 ) -> tuple[jax.Array, jax.Array]:
-  """Computes the gradient of `qkv`, and its sum over the tokens of each tile.
+  """Computes the gradient of `qkv`, and the gradient's sum for each tile.
 
   Args:
     rate: dropout rate, 0 to below 1.
@@ -116,8 +116,8 @@ def backward(
     interpret: see `forward`.
 
   Returns:
-    The gradient [B, L, 3, H, hd] in the dtype of `qkv`, and its sums
-    [B, L / TILE, 3, H, hd] float32.
+    The gradient [B, L, 3, H, hd] in the dtype of `qkv`; and its sums over the
+    tokens of each tile, [B, L / TILE, 3, H, hd] float32.
   """
   size, length, *heads = arrays.qkv.shape
   width = pl.next_power_of_2(heads[-1])
@@ -148,14 +148,14 @@ def backward(
 def tile_ranges(segment_ids: jax.Array, window: int | None = None) -> jax.Array:
   """Returns the range of tiles that each tile must visit, [B, L / TILE, 2].
 
-  A range is (first tile, last tile + 1). It contains every tile that shares a
-  segment with the tile, and also other tiles if the segment ids of the row do
-  not ascend. It is empty for a tile of only padding.
+  A range is (first tile, last tile + 1). A tile's range contains every tile
+  with a segment in common, and also other tiles if the segment ids of the row
+  do not ascend. The range of a tile of only padding is empty.
 
   Args:
     segment_ids: [B, L] int32; 0 marks padding.
-    window: tiles without a token within this distance are left out; None: no
-      limit.
+    window: tiles whose tokens are all farther away than this, in tokens, are
+      left out; None: no limit.
   """
   tiles = segment_ids.reshape(len(segment_ids), -1, TILE)
   largest = jnp.max(tiles, axis=2)
@@ -187,7 +187,7 @@ class _Head(NamedTuple):
 
   @property
   def scale(self) -> float:
-    """Factor of logits that become exponents of 2."""
+    """Factor that makes a product of query and key an exponent of 2."""
     return self.size**-0.5 * math.log2(math.e)
 
   def load(self, part: int, places: Any) -> jax.Array:
@@ -201,7 +201,8 @@ class _Head(NamedTuple):
   ) -> attention_head.Tile:
     """Returns the masks of a tile of queries (rows) and keys (columns).
 
-    `row` and `column` are numbers of tiles. If `transposed`, the rows are keys.
+    `row` and `column` are numbers of tiles. If `transposed`, the rows are keys,
+    and the columns are queries.
     """
     length = self.qkv.shape[0]
     strides = (1, length) if transposed else (length, 1)
@@ -239,7 +240,8 @@ def _forward_kernel(head, ranges, contexts_ref, log_sums_ref):
     contexts += attention_head.product(dropped, v, _PRODUCT)
     return highest, total, contexts
 
-  # Kept above masked logits, so that a query that sees no key has zero weights.
+  # The maximum is kept above masked logits, so that the weights of a query that
+  # sees no key are zero.
   highest = jnp.full((TILE, 1), attention_head.LOWEST / 2, jnp.float32)
   total = jnp.zeros((TILE, 1), jnp.float32)
   highest, total, contexts = jax.lax.fori_loop(
@@ -352,7 +354,8 @@ def _call(
   )
 
   def run(qkv, segments, bias, dropout_bits, first, ranges, *refs):
-    # Outside of loops, because Pallas's interpreter has no `program_id` there.
+    # `program_id` is read here, because Pallas's interpreter cannot read it in
+    # a loop.
     row = first[0] + pl.program_id(1).astype(jnp.uint32)
     place = attention_head.first_index(row, pl.program_id(2), num_heads, length)
     dropout_bits = dropout_bits[0], dropout_bits[1]
@@ -378,9 +381,10 @@ def _call(
 
 
 def _block(shape: tuple[int | None, ...], index: str) -> pl.BlockSpec:
-  """Makes a block spec; `index` has a letter for the block index per axis.
+  """Makes a block spec, given each axis's block index as a letter in `index`.
 
-  The letters are t for the tile, b for the row, h for the head, and 0.
+  The letter t stands for the number of the tile, b for that of the row, and h
+  for that of the head. 0 is the index 0.
   """
   return pl.BlockSpec(
     shape,
@@ -395,7 +399,7 @@ def _places(tile: jax.Array) -> Any:
 
 
 def _inside(ref: Any, size: int) -> jax.Array | None:
-  """Returns a mask without the padding of heads; None if there is no padding.
+  """Returns a mask that is False in a head's padding; None without padding.
 
   Heads are padded if their size is not a power of two.
   """

@@ -12,11 +12,11 @@ import jax.numpy as jnp
 from bam_jax.modeling import family
 from bam_jax.modeling import tiles
 
-_COLUMNS = 128  # of a kernel's tile
+_COLUMNS = 128  # number of columns in a kernel's tile
 _FACTORS = 1.061405429, -1.453152027, 1.421413741, -0.284496736, 0.254829592
 
 _TANH_GELU = functools.partial(jax.nn.gelu, approximate=True)
-# The keys are transformers' names, two of which mean the same function.
+# The keys are transformers' names. Two of them mean the same function.
 ACTIVATIONS = {
   'gelu': functools.partial(jax.nn.gelu, approximate=False),
   'gelu_new': _TANH_GELU,
@@ -34,10 +34,10 @@ def activate(
     name: one of `ACTIVATIONS`.
     x: [B, L, F].
     bias: [F].
-    compute: how to compute it; only `gelu` has a kernel.
+    compute: how to compute the activation; only `gelu` has a kernel.
 
   Returns:
-    [B, L, F] of the type of `x`.
+    [B, L, F] in the dtype of `x`.
   """
   if name == 'gelu':
     return biased_gelu(x, bias, compute)
@@ -61,7 +61,7 @@ def biased_gelu(
     compute: on `cuda`, a Triton kernel is used if 128 divides F.
 
   Returns:
-    [B, L, F] of the type of `x`; computed in float32.
+    [B, L, F] in the dtype of `x`; computed in float32.
   """
   use_kernel = compute.platform == 'cuda' and x.shape[-1] % _COLUMNS == 0
   return tiles.apply(FUNCTION, (x,), (bias,), None, compute.mesh, use_kernel)

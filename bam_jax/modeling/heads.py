@@ -23,12 +23,13 @@ _EXACT = jax.lax.Precision.HIGHEST
 
 
 class Outputs(NamedTuple):
-  """Logits of a batch, or vectors of the encoder, float32.
+  """Float32 logits of a batch; or vectors, if `FrozenEncoder` returns them.
 
   Attributes:
-    slots: [B, S, C] for each segment; finite but meaningless for empty slots.
-    tokens: [B, L, K] for each token; logits outside of segments are 0. None if
-      no head is applied to tokens.
+    slots: [B, S, C] logits of each segment, or [B, S, D] vectors; finite but
+      meaningless for empty slots.
+    tokens: [B, L, K] logits of each token, which are 0 outside of segments; or
+      [B, L, D] vectors. None if no head is applied to tokens.
   """
 
   slots: jax.Array
@@ -41,13 +42,13 @@ class MultiTaskModel(nn.Module):
   Attributes:
     config: shape of the encoder and dropout rates.
     num_tasks: T, number of heads.
-    num_outputs: C, outputs of the widest head. Loss and metrics mask the
-      surplus outputs of narrower heads.
+    num_outputs: C, number of outputs of the widest head. Loss and metrics mask
+      the surplus outputs of narrower heads.
     token_heads: numbers of the heads that are also applied to each token.
-    token_outputs: K, outputs of the widest of these heads.
+    token_outputs: K, number of outputs of the widest head in `token_heads`.
     compute: how the encoder is computed; pooler and heads are float32.
-    glorot_outputs: [T] outputs of each head, if the heads' random weights have
-      Glorot's distribution; empty if they have BERT's.
+    glorot_outputs: [T] number of outputs of each head, if the heads' random
+      weights have Glorot's distribution; empty if they have BERT's.
     bi_encoder_heads: numbers of the heads for pairs whose texts are encoded
       separately; requires mean pooling.
   """
@@ -148,8 +149,9 @@ def encode(
 ) -> jax.Array:
   """Computes the last hidden states of a batch, [B, L, D].
 
-  With `read` [B, S], only the hidden states at these positions, [B, S, D]. The
-  encoder is the submodule `encoder` of the module that calls this function.
+  If `read` [B, S] is given, returns only the hidden states at these positions,
+  [B, S, D]. The encoder becomes the submodule `encoder` of the Flax module that
+  calls this function.
   """
   encoder = families.FAMILIES[config.family].encoder
   return encoder(config, compute, name='encoder')(
@@ -199,18 +201,20 @@ def _separate_pairs(
 def _compare_pairs(
   vectors: jax.Array, is_pair: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-  """Computes the inputs of the heads for segments and for separated pairs.
+  """Compares the vectors of the two texts of each separated pair.
 
   u and v are the vectors of a pair's texts, divided by their norms (Conneau et
   al. 2017, "InferSent").
 
   Args:
-    vectors: [B, 2 S, D], vectors of each segment's first and second text.
-    is_pair: [B, S] bool, the separated pairs.
+    vectors: [B, 2 S, D], for each slot the vectors of its first and its second
+      text.
+    is_pair: [B, S] bool, whether the slot holds a separated pair.
 
   Returns:
-    The vectors of the segments, [B, S, D], which are u for pairs; and v,
-    |u - v| and u * v for pairs, [B, S, 3 D].
+    Two inputs of `TaskHeads`. The first, [B, S, D], is u for pairs, and the
+    vector of the segment for other slots. The second, [B, S, 3 D], is v,
+    |u - v| and u * v, concatenated; only meaningful for pairs.
   """
   vectors = vectors.reshape(*is_pair.shape, 2, -1)
   squares = jnp.sum(vectors**2, axis=-1, keepdims=True)
@@ -228,7 +232,7 @@ class FrozenEncoder(nn.Module):
 
   It averages the last hidden states even if the model's pooling is not the
   mean: without fine-tuning, BERT's [CLS] vector is worse (Reimers and Gurevych
-  2019, "Sentence-BERT", table 1). Its parameters are {'encoder'}.
+  2019, "Sentence-BERT", table 1). The parameters are only {'encoder'}.
   """
 
   config: family.EncoderConfig
@@ -239,7 +243,7 @@ class FrozenEncoder(nn.Module):
   def __call__(
     self, batch: Mapping[str, jax.Array], deterministic: bool = True
   ) -> Outputs:
-    """Encodes a batch of `MultiTaskModel`, by default without dropout."""
+    """Encodes a batch (see `MultiTaskModel`), by default without dropout."""
     hidden = encode(self.config, self.compute, batch, deterministic)
     hidden = hidden.astype(jnp.float32)  # [B, L, D]
     slots = average_segments(
@@ -308,7 +312,8 @@ class TaskHeads(nn.Module):
       )
     if not self.token_heads:
       return Outputs(slots, None)
-    # The U heads that are applied to tokens, [U, D, K]: slices and no gather.
+    # Kernels [U, D, K] and biases [U, K] of the U heads that are applied to
+    # tokens. They are taken by slices instead of a gather.
     kernel, bias = (
       jnp.stack(
         [x[head, ..., : self.token_outputs] for head in self.token_heads]
@@ -332,7 +337,7 @@ class TaskHeads(nn.Module):
 
   def _draw_kernel(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     """Draws each head from Glorot and Bengio's uniform distribution (2010)."""
-    # The limits depend on the head's outputs, not on those of the widest head.
+    # The limits depend on the head's own number of outputs, not on C.
     sizes = shape[1] + jnp.array(self.glorot_outputs)[:, None, None]
     return jnp.sqrt(6 / sizes) * jax.random.uniform(key, shape, minval=-1)
 
@@ -345,10 +350,10 @@ def average_segments(
   Args:
     hidden: [B, L, D], finite.
     segment_ids: [B, L] int, slot number plus 1; 0 is padding.
-    num_slots: S.
+    num_slots: S, number of slots per row.
 
   Returns:
-    [B, S, D] float32, summed in float32; 0 for empty slots.
+    Mean vectors [B, S, D] float32, summed in float32; 0 for empty slots.
   """
   # Padding has index -1, which is in no slot.
   of_slot = jax.nn.one_hot(segment_ids - 1, num_slots, dtype=hidden.dtype)
@@ -369,8 +374,8 @@ def init_params(model: MultiTaskModel, key: jax.Array) -> Mapping[str, object]:
   'pooler' is missing if the model applies no pooler; see `Family.pools`.
 
   Do not wrap this function in `jax.jit` if you use all parameters: for a GPU, a
-  program of a hundred draws takes minutes to compile. Without `jax.jit`, the
-  draw of each shape is compiled once.
+  program of a hundred draws takes minutes to compile. Without `jax.jit`, one
+  small program per shape is compiled.
   """
   names = (
     'input_ids', 'token_type_ids', 'positions', 'segment_ids', 'cls_index',

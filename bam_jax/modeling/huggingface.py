@@ -35,11 +35,11 @@ _MOST_LAYERS = 1 << 10
 
 
 class _Name(NamedTuple):
-  """Path of a parameter, name of its tensor in Hugging Face's format, shape.
+  """Names of a parameter: `path` in our tree, `tensor` in Hugging Face's files.
 
-  The first `skipped` rows of the tensor are not part of the parameter.
-  `is_part` returns whether an encoder has the parameter; None: every encoder
-  has the parameter.
+  `shape` has one letter per axis of the parameter; see `Family.modules`. The
+  first `skipped` rows of the tensor are not part of the parameter. `is_part`
+  returns whether an encoder has the parameter; None: every encoder has it.
   """
 
   path: tuple[str, ...]
@@ -130,7 +130,7 @@ def load_params(
   Args:
     path: directory with config.json and model.safetensors (float32, float16,
       bfloat16 or float64; in one file or in shards with an index).
-    config: the wanted shapes.
+    config: the encoder, which determines the shapes of the parameters.
     layers: for each of the `config.num_layers` layers, its number in the files;
       empty: the first layers.
 
@@ -141,7 +141,7 @@ def load_params(
 
   Raises:
     errors.UserError: a tensor is missing, unknown, or of the wrong shape or
-      type, or there is no file to read.
+      type; or there are too few layers; or a file is missing or damaged.
   """
   of = families.FAMILIES[config.family]
   stored = _stored_tensors(path, of)
@@ -183,7 +183,8 @@ def save_params(
   `params` is {'encoder': ..., 'pooler': ...}; 'pooler' may be absent.
 
   Raises:
-    ValueError: the table of names and `params` differ.
+    ValueError: `params` lacks a parameter of the table of names, or has a
+      parameter that the table lacks.
   """
   flat = flax.traverse_util.flatten_dict(params)
   for unused in _unused(of):
@@ -221,7 +222,10 @@ def _unused(of: family.Family) -> list[tuple[str, ...]]:
 
 
 def _names(of: family.Family, layers: Sequence[int]) -> Iterator[_Name]:
-  """Yields the names of all parameters of an encoder with the given layers."""
+  """Yields a `_Name` for each parameter that an encoder may have.
+
+  `layers` are the numbers, in Hugging Face's files, of the encoder's layers.
+  """
   for ours, theirs, kind, shape in of.modules:
     in_layer = ours.startswith('{i}')
     for here, there in enumerate(layers) if in_layer else ((0, 0),):
@@ -284,7 +288,7 @@ def _load_tensor(
 def _stored_tensors(
   path: Path, of: family.Family
 ) -> dict[str, tuple[Path, str]]:
-  """Maps tensor names of `Family.modules` to their file and the name in it."""
+  """Finds tensors: name in `Family.modules` -> (file, name in the file)."""
   result, heads_pooler = {}, {}
   # Name of a pooler module in models with a head -> its name in the encoder.
   poolers = {
@@ -311,5 +315,5 @@ def _stored_tensors(
           ' remove one of them'
         )
       result[name] = (file, key)
-  # The head's pooler wins: in such a model the encoder's was not trained.
+  # If both have a pooler, the head's is used: the encoder's was not trained.
   return result | heads_pooler

@@ -1,6 +1,7 @@
 """Helpers for Pallas kernels: platform, devices and tile sizes.
 
-Pallas's Triton backend is deprecated as of jax 0.11; the code for XLA remains.
+Pallas's Triton backend is deprecated as of jax 0.11. Without it, the code for
+XLA is used.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,12 +24,12 @@ def map_over_devices(
 
   Args:
     function: (first, *by_row, *whole) -> an array with as many rows as
-      `by_row`. `first`, [1] uint32, is the number of the device's first row in
-      the whole batch, for the dropout mask.
+      `by_row`. `first`, [1] uint32, is the index, in the whole batch, of the
+      device's first row; dropout masks depend on it.
     mesh: the rows are sharded over all its axes; None: one device.
     by_row: arrays of B rows.
-    whole: trees of arrays that are replicated on all devices; their gradients
-      are summed over the devices.
+    whole: trees of arrays that are replicated on all devices. The gradients of
+      these arrays are summed over the devices.
   """
   if mesh is None or mesh.size == 1:
     return function(jnp.zeros(1, jnp.uint32), *by_row, *whole)

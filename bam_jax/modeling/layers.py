@@ -47,13 +47,13 @@ def unstack(
 
   Args:
     params: {'encoder', ...}, as `stack` returns.
-    dtype: type to cast the layers' parameters to, except LayerNorm's; None: no
-      cast. All layers are cast at once, and their gradients are stacked in the
-      narrower type.
+    dtype: dtype to cast the layers' parameters to, except LayerNorm's; None: no
+      cast. All layers are cast at once, and their gradients are stacked in this
+      dtype.
     stack_late: whether to stack the gradients only after those of all layers
       are computed. Then the all-reduce of a layer's gradients need not finish
-      before the end of the backward pass, and XLA runs it in parallel with the
-      backward pass of other layers.
+      before the end of the backward pass, and XLA runs the all-reduce in
+      parallel with the backward pass of other layers.
   """
   encoder = dict(params['encoder'])
   stacked = encoder.pop(_STACKED)

@@ -17,12 +17,12 @@ def lookup(
   Args:
     table: [V, D] float32.
     ids: [B, L] int, below V.
-    compute: its devices sum their gradients in its dtype. Within a device,
-      gradients are summed in float32, so that rows of frequent tokens lose no
-      terms.
+    compute: the devices of `compute.mesh` all-reduce the gradient of the table
+      in `compute.dtype`. Each device first sums its own gradients in float32,
+      so that the sums for frequent tokens lose no small terms.
 
   Returns:
-    [B, L, D] float32; NaN for ids of V and more.
+    Embeddings [B, L, D] float32; NaN for ids of V or more.
   """
   if compute.mesh is None or compute.mesh.size == 1:
     return jnp.take(table, ids, axis=0)

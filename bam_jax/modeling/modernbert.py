@@ -1,8 +1,9 @@
 """ModernBERT (Warner et al. 2024, arXiv 2412.13663).
 
-Positions are rotary. In global layers a token sees its whole text, in local
-layers a window; the two alternate. Feed-forward networks are gated, each norm
-comes before its attention or network, and no layer has a bias.
+Positions are rotary. In global layers a token sees its whole segment, in local
+layers only a window; by default, every third layer is global. Feed-forward
+networks are gated. There is a norm before each feed-forward network, and before
+each attention except the first. No layer has a bias.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -23,7 +24,8 @@ from bam_jax.modeling import gelu
 from bam_jax.modeling import rotary
 
 _GLOBAL, _LOCAL = 'full_attention', 'sliding_attention'
-# Type of a layer -> key of the rotation's base in older files, and its default.
+# Type of a layer -> (key in older config.json files, default) for the base of
+# the rotation's angles.
 _THETAS = {
   _GLOBAL: ('global_rope_theta', 160_000.0),
   _LOCAL: ('local_rope_theta', 10_000.0),
@@ -35,10 +37,10 @@ class Settings:
   """Settings that only ModernBERT has.
 
   Attributes:
-    is_global: for each layer, whether a token sees all of its text.
-    window: largest distance between a token and a token that it sees, in local
+    is_global: for each layer, whether a token sees its whole segment.
+    window: how many tokens before and after itself a token sees in local
       layers.
-    thetas: base of the rotation's angles, in global and in local layers.
+    thetas: bases of the rotation's angles, in global and in local layers.
   """
 
   is_global: tuple[bool, ...]
@@ -47,7 +49,7 @@ class Settings:
 
 
 class ModernBertEncoder(bert.BertEncoder):
-  """Embeddings, transformer layers, and a norm after the last one.
+  """Embeddings, transformer layers, and a norm after the last layer.
 
   The tokens of a segment must be adjacent, because the window counts positions
   in the row.
@@ -87,7 +89,7 @@ class ModernBertEncoder(bert.BertEncoder):
     return functools.partial(Layer, config, self.compute, *kind)
 
   def finish(self, config: family.EncoderConfig, x: jax.Array) -> jax.Array:
-    """Applies the last norm."""
+    """Applies the norm after the last layer."""
     return _norm(config, 'final_norm')(x).astype(self.compute.dtype)
 
 
@@ -97,8 +99,9 @@ class Layer(nn.Module):
   Attributes:
     config: shape and dropout rates of the encoder.
     compute: how the encoder is computed.
-    is_first: whether it is the first layer: no norm before the attention.
-    is_global: whether a token sees all of its text.
+    is_first: whether it is the first layer, which has no norm before its
+      attention.
+    is_global: whether a token sees its whole segment.
   """
 
   config: family.EncoderConfig
@@ -119,8 +122,9 @@ class Layer(nn.Module):
 
     Args:
       x: [B, L, D].
-      dropout_bits: [sites, 2] uint32: for the attention probabilities, for the
-        attention's output, and for the network's gated activations.
+      dropout_bits: [sites, 2] uint32, random bits for dropout of the attention
+        probabilities, of the attention's output and of the feed-forward
+        network's gated activations.
       segment_ids: [B, L] int; 0 marks padding.
       *turns: rotations from `ModernBertEncoder.embed`.
       read: [B, S] int, positions of the tokens to compute; None: all.
@@ -223,8 +227,8 @@ def _dense(
 def _initializer(config: family.EncoderConfig, name: str) -> nn.initializers:
   """Returns a kernel's initializer.
 
-  Its deviation is smaller for output projections, whose outputs are added to
-  hidden states, and for the pooler.
+  The standard deviation is smaller for the pooler and for output projections.
+  The outputs of the latter are added to the hidden states.
   """
   if name in ('qkv', 'intermediate'):
     return family.initializer
@@ -275,7 +279,7 @@ def _read_thetas(values: Mapping[str, object]) -> tuple[float, float]:
     entries.choice(row, 'rope_type', 'default', ['default'])
     theta = row.get('rope_theta', values.get(key, default))
     if theta is None and result:
-      theta = result[0]  # older transformers: the base of global layers
+      theta = result[0]  # Older versions then use the global base.
     if type(theta) not in (int, float) or not theta > 0:
       raise ValueError(f'{key} is {theta!r}, not a positive number')
     result.append(float(theta))
@@ -302,14 +306,14 @@ def _write(config: family.EncoderConfig) -> dict[str, object]:
 
 
 def _alternate(count: int, every: int = 3) -> tuple[bool, ...]:
-  """Returns whether each layer is global: the first, then every n-th."""
+  """Returns whether each layer i is global: it is if i % every == 0."""
   return tuple(i % every == 0 for i in range(count))
 
 
 def _keep_layers(
   config: family.EncoderConfig, layers: Sequence[int]
 ) -> family.EncoderConfig:
-  """Returns an encoder with only some layers; global ones stay global."""
+  """Returns the config of only some layers; global layers stay global."""
   is_global = tuple(config.own.is_global[i] for i in layers)
   own = dataclasses.replace(config.own, is_global=is_global)
   return dataclasses.replace(config, num_layers=len(layers), own=own)

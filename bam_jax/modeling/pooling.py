@@ -1,8 +1,9 @@
 """Reads and writes the files in which a checkpoint states its pooling.
 
 These are files of sentence-transformers. `modules.json` names the directory of
-the pooling, by default `1_Pooling`, whose config.json states the mode. The
-directory `2_Dense` contains a linear layer on the pooled vector.
+the pooling, by default `1_Pooling`. The config.json in that directory states
+the pooling's mode. The directory `2_Dense` contains a linear layer that is
+applied to the pooled vector.
 """
 
 import json
@@ -64,8 +65,8 @@ def describe_mean(size: int, outputs: int = 0) -> dict[str, object]:
 
   Args:
     size: size of the hidden states.
-    outputs: outputs of a linear layer on the mean, whose parameters the caller
-      writes to `DENSE`/model.safetensors; 0: no such layer.
+    outputs: number of outputs of a linear layer on the mean; 0: no such layer.
+      The caller writes the layer's parameters to `DENSE`/model.safetensors.
   """
   directories = {'Transformer': '', 'Pooling': _DIRECTORY}
   result: dict[str, object] = {

@@ -28,10 +28,10 @@ class Encoder:
 
   Attributes:
     config: sizes, dropout rates and pooling.
-    load_tokenizer: loads `tokenizer` in the first call, and caches it.
+    load_tokenizer: returns `tokenizer`, which only the first call loads.
     weights: directory of the pretrained weights; None: random weights.
-    digest: sha256 of the weights, combined with the vocabulary if
-      `config.model.init_vocab` replaces it; empty for random weights.
+    digest: sha256 of the weights; if `config.model.init_vocab` is set, combined
+      with the new vocabulary's fingerprint; empty for random weights.
     description: one line for the report.
     pieces: for each id of a new vocabulary, the ids of the pretrained tokens
       whose mean embedding initialises it; None: the pretrained vocabulary.
@@ -93,13 +93,13 @@ def load_encoder(config: config_lib.Config) -> Encoder:
       )
     return _configure(_random_encoder(model), config)
   path = weight_sources.find(init, weight_sources.CONFIG_FILES)
-  # Raises before the weights are fetched, if the model cannot be loaded.
+  # If the model cannot be loaded, this raises before the weights are fetched.
   huggingface.load_config(path)
   return _configure(_pretrained_encoder(model, init, pin), config)
 
 
 def load_tokenizer(config: config_lib.Config) -> features.Tokenizer:
-  """Loads the tokenizer of `load_encoder` without fetching weights.
+  """Loads the same tokenizer as `load_encoder`, without fetching weights.
 
   Raises:
     errors.UserError: the tokenizer is missing.
@@ -346,7 +346,7 @@ def _replace_vocab(
 
 
 def _read_vocab(model: config_lib.ModelConfig, field: str) -> list[str] | None:
-  """Reads the vocabulary file that a field names; None if it is empty."""
+  """Reads the vocabulary file that a field names; None if it names no file."""
   file = getattr(model, field)
   if not file:
     return None

@@ -11,7 +11,7 @@ from bam_jax.modeling import dropout
 from bam_jax.modeling import family
 from bam_jax.modeling import tiles
 
-_WIDEST = 4096  # columns of a kernel's tile
+_WIDEST = 4096  # maximum number of columns of a kernel's tile
 _TILE = 1024  # elements of a kernel's tile, unless one row has more
 
 
@@ -35,17 +35,18 @@ class AddNorm(nn.Module):
     rate: float,
     dropout_bits: jax.Array,
   ) -> jax.Array:
-    """Computes LayerNorm(x + dropout(y + bias)); its statistics are float32.
+    """Computes LayerNorm(x + dropout(y + bias)), with float32 statistics.
 
     Args:
       x: [B, L, D].
       y: [B, L, D] of the same dtype.
       bias: [D], added to y.
       rate: dropout rate, 0 to below 1.
-      dropout_bits: [2] uint32 of the dropout mask; not read at rate 0.
+      dropout_bits: [2] uint32, random bits for the dropout mask; not read if
+        `rate` is 0.
 
     Returns:
-      [B, L, D] of the type of `x`.
+      [B, L, D] in the dtype of `x`.
     """
     size = x.shape[-1]
     scale = self.param('scale', nn.initializers.ones, (size,))
@@ -77,7 +78,7 @@ def _forward(rate, epsilon, tile, x, y, bias, scale, shift):
   kept = tile.keep_mask(rate, x.shape)
   y = y.astype(jnp.float32) + bias.astype(jnp.float32)
   total = x.astype(jnp.float32) + dropout.scale_kept(y, kept, rate)
-  total = total.astype(x.dtype)  # as the backward pass will read it
+  total = total.astype(x.dtype)  # rounded as for the backward pass
   wide = total.astype(jnp.float32)
   mean = jnp.sum(wide, axis=1, keepdims=True) / tile.size
   centred = jnp.where(tile.valid, wide - mean, 0.0)

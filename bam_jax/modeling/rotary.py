@@ -12,10 +12,11 @@ def angles(
   Args:
     positions: [B, L] int, counted from 0 in each segment.
     size: size of a head, even.
-    theta: base: the angle of pair i is position * theta^(-2 i / size).
+    theta: base of the angles; pair i of a head's elements is rotated by the
+      angle position * theta^(-2 i / size).
 
   Returns:
-    Cosines and sines, [B, L, size / 2] float32.
+    Cosines and sines of the angles, each [B, L, size / 2] float32.
   """
   speeds = theta ** -(jnp.arange(0, size, 2, dtype=jnp.float32) / size)
   turns = positions[..., None].astype(jnp.float32) * speeds[None, None]
@@ -23,12 +24,12 @@ def angles(
 
 
 def rotate(x: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
-  """Rotates elements i and i + hd / 2 of each head's vector, as a pair.
+  """Rotates each pair of elements i and i + hd / 2 of every head's vector.
 
   Args:
     x: [B, L, n, H, hd].
-    cos: [B, L, hd / 2] float32.
-    sin: [B, L, hd / 2] float32.
+    cos: [B, L, hd / 2] float32, from `angles`.
+    sin: [B, L, hd / 2] float32, from `angles`.
 
   Returns:
     An array with the shape and dtype of `x`, computed in float32.

@@ -1,4 +1,4 @@
-"""Applies functions of tokens, such as LayerNorm, by XLA or Triton kernels.
+"""Applies per-token functions, such as LayerNorm, by XLA or Triton kernels.
 
 A `TokenFunction` is written once, for a tile of tokens and columns. XLA applies
 it to all tokens at once. On an NVIDIA GPU a Triton kernel applies it tile after
@@ -24,11 +24,13 @@ class Tile(NamedTuple):
   """Position of a tile [n, W] in an array of N tokens and D columns.
 
   Attributes:
-    first: uint32 number of the tile's first token in the whole batch.
+    first: uint32, index of the tile's first token in the whole batch.
     size: D.
-    valid: [1, W] bool, whether each column is one of the D; True if all are.
-    dropout_bits: two uint32 of the dropout mask; None without dropout.
-    in_kernel: whether Triton compiles the function.
+    valid: [1, W] bool, False for columns of padding, beyond the D columns; or
+      the constant True if there is no padding.
+    dropout_bits: two uint32, random bits for the dropout mask; None without
+      dropout.
+    in_kernel: whether the function is compiled by Triton instead of XLA.
   """
 
   first: jax.Array
@@ -56,8 +58,9 @@ class TokenFunction(NamedTuple):
       outputs are the result [n, W], and arrays [n, W] or [n, 1] to save for
       `backward`. If there are no such arrays, the inputs are saved.
     backward: (tile, gradient [n, W], *saved arrays, *parameters [1, W]) ->
-      (gradients [n, W] of the inputs, shares). For each parameter, its share
-      [n, W], float32, is the gradient before the sum over the tokens.
+      (gradients [n, W] of the inputs, shares). There is one share per
+      parameter: the parameter's gradient before it is summed over the tokens,
+      [n, W] float32.
     width: W in a kernel, a power of two.
     height: maximum number of tokens in a kernel's tile.
     block: maximum number of tokens that a block of a backward kernel computes,
@@ -86,7 +89,8 @@ def apply(
     function: the function.
     inputs: arrays [B, L, D], all of the same dtype.
     parameters: arrays [D].
-    dropout_bits: [2] uint32 of the dropout mask; None without dropout.
+    dropout_bits: [2] uint32, random bits for the dropout mask; None without
+      dropout.
     mesh: the rows are sharded over all its axes; None: one device.
     use_kernel: whether to use a Triton kernel instead of XLA.
 
@@ -151,9 +155,9 @@ def run_xla(
   """Applies `method` to all tokens as one tile, by XLA.
 
   `method` is the function's `forward` or `backward`. `first`, [1] uint32, is
-  the number of the device's first token in the whole batch. Returns the
-  method's outputs or gradients, and the sums [P, D] of its shares for P
-  parameters, which are None for `forward`.
+  the index, in the whole batch, of the device's first token. For `forward`,
+  returns the outputs and None. For `backward`, returns the gradients of the
+  inputs and the gradients of the P parameters, [P, D].
   """
   del function
   pair = None if dropout_bits is None else (dropout_bits[0], dropout_bits[1])
@@ -198,7 +202,7 @@ def run_triton(
       start = scalar_refs[0][0] + pl.program_id(0).astype(jnp.uint32) * block
       pair = scalar_refs[1][0], scalar_refs[1][1]
 
-    def access(ref, value=None):  # loads, or stores the value
+    def access(ref, value=None):  # Loads, or stores `value` if it is given.
       options = {}
       if size % width and ref.shape[1] == width:
         options['mask'] = jnp.broadcast_to(valid, ref.shape)

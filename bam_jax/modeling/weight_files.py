@@ -16,7 +16,7 @@ from bam_jax import files
 _WEIGHTS = 'model.safetensors'
 _INDEX = 'model.safetensors.index.json'
 _PICKLE = re.compile(r'pytorch_model(-\d+-of-\d+)?\.bin')
-_SHOWN = 5  # file names in an error
+_SHOWN = 5  # maximum number of file names in an error message
 
 
 def find_files(path: Path) -> list[Path]:
@@ -36,7 +36,7 @@ def find_files(path: Path) -> list[Path]:
         f'{index}: has no weight_map; get the weights again'
       )
     names = {str(name) for name in shards.values()}
-    # The names are compared, so that no name leads to another directory.
+    # Names are compared, not opened, so no name leads to another directory.
     missing = names - {file.name for file in path.iterdir() if file.is_file()}
     if missing:
       raise errors.UserError(
@@ -62,7 +62,8 @@ def cannot_load(
     where: the directory or setting that the message begins with.
     names: names of the files in the directory or repository.
     source: the path or hub name to pass to transformers' `from_pretrained`.
-    target: the converted weights are to be saved in `TARGET-safetensors`.
+    target: the message tells the user to save the converted weights in the
+      directory `TARGET-safetensors`.
   """
   names = sorted(names)
   pickles = [name for name in names if _PICKLE.fullmatch(name)]

@@ -50,7 +50,8 @@ def find(init: str, wanted: Sequence[str] = _FILES, where: str = '') -> Path:
     init: a directory; `package:NAME/DIR`, the directory DIR of an installed
       Python package, whose code is not run; or a model's name on the hub.
     wanted: patterns of the files that are fetched from the hub.
-    where: beginning of error messages; empty: `config.model.init` and `init`.
+    where: beginning of error messages; if empty, they begin with
+      `config.model.init=...`.
 
   Raises:
     errors.UserError: the directory, package or model cannot be found or

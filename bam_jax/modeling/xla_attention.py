@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from bam_jax.modeling import attention_head
 
-_QUERIES = 128  # of a block
+_QUERIES = 128  # number of queries in a block
 
 
 def apply_to_rows(
@@ -26,19 +26,20 @@ def apply_to_rows(
   Args:
     function: `forward` or `backward` of `attention_head`.
     rate: dropout rate, 0 to below 1.
-    arrays: [B, L, 3, H, hd] queries, keys and values without their bias; and
-      for the backward pass the gradient [B, L, H, hd] of the contexts.
+    arrays: [B, L, 3, H, hd] queries, keys and values, before their bias is
+      added; and for the backward pass the gradient [B, L, H, hd] of the
+      contexts.
     segment_ids: [B, L] int32; 0 marks padding.
-    first: [1] uint32 number of the device's first row in the whole batch.
+    first: [1] uint32, index of the device's first row in the whole batch.
     bias: [3, H, hd] bias of the queries, keys and values.
-    dropout_bits: [2] uint32 of the dropout mask.
-    window: largest distance in tokens between a query and a key that it sees;
-      None: no limit.
+    dropout_bits: [2] uint32, random bits for the dropout mask.
+    window: how many tokens before and after itself a query sees; None: no
+      limit.
 
   Returns:
-    For `forward`, the contexts [B, L, H, hd]. For `backward`, the gradient
-    [B, L, 3, H, hd], and its sums over the tokens of each row, [B, 3, H, hd]
-    float32.
+    For `forward`, the contexts [B, L, H, hd]. For `backward`, the gradient of
+    queries, keys and values, [B, L, 3, H, hd], and the sums of this gradient
+    over the tokens of each row, [B, 3, H, hd] float32.
   """
   qkv, *others = arrays
   length = qkv.shape[1]
@@ -75,15 +76,15 @@ def attend_queries(
 
   Args:
     rate: dropout rate, 0 to below 1.
-    queries: [B, S, H, hd].
+    queries: [B, S, H, hd], with their bias; so are keys and values.
     keys: [B, L, H, hd].
     values: [B, L, H, hd].
     query_segments: [B, S] int32, segment of each query.
     segment_ids: [B, L] int32; 0 marks padding.
-    dropout_bits: [2] uint32 of the dropout mask.
+    dropout_bits: [2] uint32, random bits for the dropout mask.
 
   Returns:
-    The contexts [B, S, H, hd], of the type of `queries`.
+    The contexts [B, S, H, hd], in the dtype of `queries`.
   """
   arguments = queries, keys, values, query_segments, segment_ids, dropout_bits
   return _attend_queries_forward(rate, *arguments)[0]
@@ -128,7 +129,7 @@ def apply_to_blocks(
   dropout_bits: jax.Array,
   window: int | None = None,
 ) -> tuple[jax.Array, ...]:
-  """Computes the same as `apply_to_rows`, one block of queries after the other.
+  """Computes the same as `apply_to_rows`, block after block of queries.
 
   A block reads only the keys that its queries may see, and no array is
   quadratic in the row length.
@@ -137,7 +138,7 @@ def apply_to_blocks(
   size, length = qkv.shape[:2]
   qkv = attention_head.add_bias(qkv, bias[None, None])
   count = -(-length // _QUERIES)
-  # The last block is filled up with padding, whose queries see nothing.
+  # The last block is filled up with padding. Queries of padding see nothing.
   surplus = count * _QUERIES - length
   reach = length if window is None else window
   # The length may be a symbol, which only a function of JAX can compare.
@@ -199,11 +200,12 @@ def _to_heads(
 
   Args:
     function: `attention_head.forward` or `attention_head.backward`.
-    tile: masks of all heads: the segments are [B, n] and [B, m], and `first`
-      counts from a head's first probability.
+    tile: masks for all heads. Unlike in the tile of one head, the segments are
+      [B, n] and [B, m], and `first` is counted from each head's first
+      probability.
     inputs: n queries [B, n, H, hd], m keys and values [B, m, H, hd], and for
-      the backward pass the gradient [B, n, H, hd].
-    first: [1] uint32 number of the device's first row in the whole batch.
+      the backward pass the gradient [B, n, H, hd] of the contexts.
+    first: [1] uint32, index of the device's first row in the whole batch.
 
   Returns:
     The function's outputs, float32; output i has the shape of input i.

@@ -32,17 +32,21 @@ def p_value(
   rng: np.random.Generator,
   statistic: Callable[..., np.ndarray] = np.median,
 ) -> float:
-  """Returns the p-value of "`student` is higher" by the paper's bootstrap.
+  """Tests whether `student` is higher, by the paper's bootstrap.
 
-  The observed difference is subtracted from the resampled differences, so that
-  they are centred on zero; then they are compared with the observed difference
-  (Efron and Tibshirani 1993, "An Introduction to the Bootstrap", chapter 16). A
-  resample with an undefined score (nan) counts against the claim, because
-  leaving it out would be a selection of resamples. The arguments are those of
-  `differences`. The p-value is at least 1 / (B + 1).
+  The observed difference is subtracted from the resampled differences, which
+  centres them on zero. The p-value is the share of the centred differences that
+  are at least as large as the observed difference (Efron and Tibshirani 1993,
+  "An Introduction to the Bootstrap", chapter 16). A resample with an undefined
+  score (nan) counts against the claim, because leaving out such resamples would
+  bias the test. The arguments are those of `differences`.
+
+  Returns:
+    The one-sided p-value, which is at least 1 / (B + 1).
   """
   observed, drawn = differences(student, baseline, rng, statistic)
-  # The order of the numbers changes their mean by rounding errors.
+  # The tolerance is for rounding errors: the mean of equal numbers in another
+  # order may differ in the last digits.
   extreme = (drawn - observed >= observed - 1e-12) | np.isnan(drawn)
   return float((1 + np.count_nonzero(extreme)) / (1 + len(extreme)))
 
@@ -53,16 +57,18 @@ def differences(
   rng: np.random.Generator,
   statistic: Callable[..., np.ndarray],
 ) -> tuple[float, np.ndarray]:
-  """Returns the difference of two groups' scores, observed and resampled.
+  """Returns the observed difference of two groups' scores, and resampled ones.
 
   Args:
-    student: [1 + B, S] scores, as `drawn_scores` returns them.
-    baseline: [1 + B, R] scores over the same draws of examples.
-    rng: draws the seeds of each group.
+    student: [1 + B, S] scores of S seeds, over all examples (first row) and
+      over each of B resamples; see `drawn_scores`.
+    baseline: [1 + B, R] scores of R seeds, over the same resamples.
+    rng: resamples the seeds of each group.
     statistic: reduces the scores of a group along `axis`, such as `np.median`.
 
   Returns:
-    The difference over all examples, and [B] differences over the resamples.
+    The observed difference, over all examples and seeds; and [B] differences
+    over resampled examples and seeds.
 
   Raises:
     ValueError: a score over all examples is undefined.
@@ -99,10 +105,14 @@ class Difference(NamedTuple):
     return float(self.error * scipy.stats.t.ppf(0.975, self.freedom))
 
   def p_value(self, alternative: Literal['greater', 'two-sided']) -> float:
-    """Returns the p-value of "the student is higher" or "the means differ"."""
+    """Returns the p-value of a t-test.
+
+    `greater` tests whether the student is higher; `two-sided` tests whether the
+    means differ.
+    """
     sides = 2 if alternative == 'two-sided' else 1
     mean = abs(self.mean) if sides == 2 else self.mean
-    if abs(mean) < 1e-9:  # Equal scores, but for rounding.
+    if abs(mean) < 1e-9:  # The means are equal up to rounding.
       return 1.0 if sides == 2 else 0.5
     statistic = (
       mean / self.error if self.error else math.copysign(math.inf, mean)
@@ -117,18 +127,19 @@ def difference(
   """Returns the difference of two groups' mean scores, with its standard error.
 
   Seeds and examples are both treated as random samples. The variance has three
-  parts: one for the seeds of each group, and one for the examples, which both
-  groups share. The variance over seeds already contains the interaction of
-  seeds and examples, so this interaction is subtracted from the third part, as
-  in an analysis of variance with two crossed random factors. The degrees of
-  freedom are Satterthwaite's (1946, "An Approximate Distribution of Estimates
-  of Variance Components"). A group with one seed has no variance over seeds; if
-  both groups have one seed, the test is over the examples only.
+  parts: one for the seeds of each of the two groups, and one for the examples,
+  which both groups share. The variance over seeds already contains the
+  interaction of seeds and examples, so this interaction is subtracted from the
+  variance over examples, as in an analysis of variance with two crossed random
+  factors. The degrees of freedom are Satterthwaite's (1946, "An Approximate
+  Distribution of Estimates of Variance Components"). A group with one seed has
+  no variance over seeds; if both groups have one seed, the test is over the
+  examples only.
 
   Args:
     student: [1 + B, S] scores, as `drawn_scores` returns them. If B = 0, the
       test is over the seeds only.
-    baseline: [1 + B, R] scores over the same draws of examples.
+    baseline: [1 + B, R] scores over the same resamples of examples.
     examples: number of examples; ignored if B = 0.
 
   Returns:
@@ -143,7 +154,8 @@ def difference(
         alone = np.mean(np.var(group[1:], axis=0))
         shared -= (alone - np.var(group[1:].mean(axis=1))) / (seeds - 1)
     parts.append((max(shared, 0.0), max(examples - 1, 1)))
-    # No test that swaps the predictions of examples has a smaller p-value.
+    # The smallest p-value of a test that randomly swaps the two groups'
+    # predictions of each example.
     smallest = 2.0 ** (1 - examples)
   for group in (student, baseline):
     if (seeds := group.shape[1]) > 1:
@@ -168,7 +180,7 @@ def drawn_scores(
   resamples draws the same examples for all groups.
 
   Returns:
-    Scores [1 + B, S] of each group; the first row is over all examples.
+    For each group, [1 + B, S] scores; the first row is over all examples.
 
   Raises:
     ValueError: the groups have different numbers of examples.

@@ -28,8 +28,8 @@ class Drawn(NamedTuple):
 
   Attributes:
     examples: number of examples.
-    scores: variant -> its seeds and their scores [1 + B, S], or why they are
-      missing.
+    scores: variant -> a pair of its S seeds and [1 + B, S] scores; or a
+      `Missing` with the reason why there are no scores.
   """
 
   examples: int
@@ -46,21 +46,24 @@ class Draws:
     self._draw = functools.cache(lambda name: _draw(tasks[name], runs))
 
   def examples(self, column: str) -> int:
-    """Returns the number of dev examples of a task, or of the average."""
+    """Returns the number of dev examples of a task, or of all averaged tasks.
+
+    `column` is a task or `average`.
+    """
     return sum(self._draw(name).examples for name in self._names(column))
 
   def scores(
     self, variant: str, column: str, undefined: float = math.nan
   ) -> np.ndarray:
-    """Returns resampled scores (0 to 1) of a task or an average, [1 + B, S].
+    """Returns [1 + B, S] resampled scores (0 to 1) of a task or the average.
 
-    The first row is over all examples. An average is computed for the seeds
-    that have every task. `undefined` replaces a task's score if it is undefined
-    on a resample.
+    The first row is over all examples. The average is computed for the seeds
+    that have every task. A task's score that is undefined on a resample is
+    replaced by `undefined`.
 
     Raises:
-      outputs_lib.Missing: predictions are missing or a score over all examples
-        is undefined.
+      outputs_lib.Missing: predictions are missing, a score over all examples is
+        undefined, or no seed has every task.
     """
     parts = []
     for name in self._names(column):
@@ -71,8 +74,8 @@ class Draws:
       parts.append(found)
     common = set.intersection(*(set(seeds) for seeds, _ in parts))
     drawn = [found[:, np.isin(seeds, list(common))] for seeds, found in parts]
-    # The caller can't rely on recorded scores: the record of an older run may
-    # have 0 instead of an undefined score.
+    # Recorded scores are not enough for this check: the record of an older run
+    # may have 0 instead of an undefined score.
     if not all(statistics.is_defined(found[0]) for found in drawn):
       raise outputs_lib.Missing(f'{variant} has an undefined score of {column}')
     if not common:
@@ -89,9 +92,10 @@ def compare(scores: Scores) -> dict[str, dict[str, dict]]:
   """Tests for each task whether a variant beats both Single and Multi.
 
   Returns:
-    Variant -> task or `average` -> the fields of `statistics.Verdict`, and
-    `shifts`: baseline -> `statistics.shift`. Empty if a baseline is missing. A
-    column is missing if the variant or a baseline has no score for it.
+    Variant -> task or `average` -> a dict with the fields of
+    `statistics.Verdict` and with `shifts`, which maps each baseline to
+    `statistics.shift`. A task or the average is left out if the variant or a
+    baseline has no score for it. The result is empty if a baseline has no runs.
   """
   baselines = [scores.get(name, {}) for name in BASELINES]
   cells = {
@@ -117,15 +121,15 @@ def resampled(
   draws: Draws,
   p_value: Callable[[Draws, str, str, str], float],
 ) -> dict[str, dict[str, dict]]:
-  """Repeats the tests of `compare` with a test over seeds and examples.
+  """Repeats the comparisons of `compare` with a test over seeds and examples.
 
-  `p_value` is `bootstrap` or `over_examples`. The significance stars of the
-  report do not depend on these tests.
+  `p_value` is the test: `bootstrap` or `over_examples`. The significance stars
+  of the report do not depend on its results.
 
   Returns:
-    Variant -> task or `average` -> `p_value`, the larger of the two p-values
-    against the baselines; `corrected`, the p-value after Holm's correction; and
-    `reason`, why there is no p-value.
+    Variant -> task or `average` -> a dict with `p_value`, the larger of the two
+    p-values against the baselines; `corrected`, the p-value after Holm's
+    correction; and `reason`, why there is no p-value.
   """
   found: dict[str, dict[str, dict]] = {}
   for variant, by_column in tests.items():
@@ -146,7 +150,11 @@ def resampled(
 
 
 def bootstrap(draws: Draws, variant: str, baseline: str, column: str) -> float:
-  """Returns the p-value of "`variant` is higher" by the paper's bootstrap."""
+  """Tests whether `variant` is higher, by the paper's bootstrap.
+
+  Returns:
+    The one-sided p-value.
+  """
   student, other = (draws.scores(name, column) for name in (variant, baseline))
   return bootstrap_lib.p_value(student, other, np.random.default_rng(0))
 
@@ -154,9 +162,10 @@ def bootstrap(draws: Draws, variant: str, baseline: str, column: str) -> float:
 def over_examples(
   draws: Draws, variant: str, baseline: str, column: str
 ) -> float:
-  """Returns the p-value of "`variant` is higher" by a t-test.
+  """Tests whether `variant` is higher, by a t-test over seeds and examples.
 
-  The test is over seeds and examples.
+  Returns:
+    The one-sided p-value.
   """
   found = difference(draws, variant, baseline, column)
   return found.p_value('greater') if found else 1.0
@@ -165,7 +174,7 @@ def over_examples(
 def difference(
   draws: Draws, variant: str, baseline: str, column: str
 ) -> bootstrap_lib.Difference | None:
-  """Returns the difference of two variants' mean scores, which are 0 to 100.
+  """Returns the difference of two variants' mean scores (0 to 100).
 
   A score that is undefined on a resample counts as 0, as if predictions and
   gold labels were unrelated. This makes the standard error larger.
@@ -227,9 +236,9 @@ def score_of(
 ) -> float | None:
   """Looks up a task's score, or the average, in one entry of the summary.
 
-  `entry` describes a variant or a baseline in the summary, or one seed in its
-  `per_seed`. The result is nan if the score is undefined, and None if it is
-  missing.
+  `entry` is the entry of a variant or of a baseline, or the entry of one seed
+  in `per_seed`. The result is nan if the score is undefined, and None if the
+  score is missing.
   """
   if column == AVERAGE:
     return entry[AVERAGE]
@@ -241,7 +250,8 @@ def scores_by_seed(
 ) -> Scores:
   """Collects the scores of each variant from `per_seed` of the summary.
 
-  Seeds without a score are left out, and so are columns without any seed.
+  Seeds without a score are left out. So are tasks, and the average, if no seed
+  has a score.
   """
   result: dict[str, dict[str, list[float]]] = {name: {} for name in per_seed}
   for variant, seeds in per_seed.items():

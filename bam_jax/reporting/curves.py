@@ -23,9 +23,10 @@ class Curves:
     """Reads the metric logs of all runs.
 
     Args:
-      runs: (variant, task, metrics.jsonl of the run that trained the task);
-        the tasks of a run share a file. Missing files are ignored. Curves come
-        in the order in which their variants occur here.
+      runs: triples of variant, task, and path of the metrics.jsonl of the run
+        that trained the task. The tasks of one run have the same path. Missing
+        files are ignored. Curves are returned in the order of the variants in
+        `runs`.
 
     Raises:
       errors.UserError: a file is damaged.
@@ -43,11 +44,12 @@ class Curves:
   def medians(self, key: str, task: str | None = None) -> dict[str, np.ndarray]:
     """Returns the median of a logged metric over the runs of each variant.
 
-    If `task` is given, runs that didn't train it are left out.
+    If `task` is given, runs that didn't train this task are left out.
 
     Returns:
-      Variant -> [81] values on `GRID`, nan at points where a run has not
-      logged `key`. Variants without any value are left out.
+      Variant -> [81] values at the points of `GRID`. A value is nan if one of
+      the runs has not logged `key` there. Variants without any value are left
+      out.
     """
     found: dict[str, list[np.ndarray]] = {}
     for variant, names, lines in self._runs:
@@ -75,7 +77,7 @@ class Curves:
     return {task: float(np.median(values)) for task, values in found.items()}
 
   def steps(self) -> dict[str, str]:
-    """Returns the number of runs and steps of each variant, as text."""
+    """Describes the number of runs and of steps of each variant in words."""
     steps: dict[str, list[int]] = {}
     for variant, _, lines in self._runs:
       steps.setdefault(variant, []).append(lines[-1]['step'])
@@ -102,11 +104,11 @@ def _on_grid(lines: Sequence[Mapping[str, float]], key: str) -> np.ndarray:
   steps, values = ([line[of] for line in lines] for of in ('step', key))
   *_, before, after = 0, 0, *np.diff(steps)
   if 2 * after < before:
-    # The last mean is over few steps, so its noise would look like a change. It
-    # is merged with the mean before it.
+    # The last value is a mean over few steps, so its noise would look like a
+    # change. It is averaged with the value before it.
     values[-2:] = [np.average(values[-2:], weights=[before, after])]
     del steps[-2]
   share = [100 * step / last for step in steps]
-  # The metric may be logged last one step before the end: this is the end, too.
+  # A last value that was logged one step before the end counts as the end.
   share[-1] = 100 if steps[-1] >= last - 1 else share[-1]
   return np.interp(GRID, share, values, left=math.nan, right=math.nan)

@@ -13,8 +13,8 @@ _SHOWN_ROWS = 10
 _SHOWN_PAIRS = 10
 # With more classes, the most confused pairs are shown instead of a matrix.
 _MOST_CLASSES = 10
-_MOST_LETTERS = 400  # Characters shown of a text or a value.
-_MOST_WORDS = 6  # Words whose tags are shown.
+_MOST_LETTERS = 400  # Most characters shown of a text or a value.
+_MOST_WORDS = 6  # Most words of a row that are shown with their tags.
 # Reason -> the labels and predictions that its table shows.
 _COLUMNS = {
   error_rows.WRONG: ('gold', 'predicted', 'teacher'),
@@ -28,8 +28,8 @@ class Section(NamedTuple):
 
   Attributes:
     note: introduction.
-    parts: title of a task's part -> its tables. For a table without rows, only
-      its title and note are shown.
+    parts: title of each task's part -> the tables in this part. For a table
+      without rows, only the table's title and note are shown.
   """
 
   note: str
@@ -39,9 +39,10 @@ class Section(NamedTuple):
 def section(
   analysis: error_rows.Analysis, tasks: task_lib.TaskTable, place: str
 ) -> Section:
-  """Builds the section; it has texts only if `place` is `page`.
+  """Builds the error analysis section.
 
-  `place` is `config.plan.report_texts`.
+  `place` is `config.plan.report_texts`. The tables show the texts of the rows
+  only if `place` is `page`.
   """
   sentences = []
   if analysis.tasks:
@@ -137,10 +138,10 @@ def _rows(
   reason: str,
   has_texts: bool,
 ) -> tables.Table:
-  """Returns the table of the first rows that are listed for one reason."""
+  """Returns a table of the first `_SHOWN_ROWS` rows listed for one reason."""
   count, among = found.counts[reason]
   columns = list(_COLUMNS[reason])
-  # The table of wrong rows has no teacher column without teacher predictions.
+  # Without teacher predictions, the table of wrong rows has no teacher column.
   if error_rows.DISAGREEMENT in found.missing and reason == error_rows.WRONG:
     columns.remove('teacher')
   measure = 'error' if task.kind.has_scale else 'confidence'

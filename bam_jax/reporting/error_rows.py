@@ -1,7 +1,8 @@
-"""Rows that a model gets wrong, and labels that its teachers contradict.
+"""Finds rows that a model gets wrong, and labels that its teachers contradict.
 
-Pure functions of raw rows and predictions. Outputs are interpreted by methods
-of the task's kind: `decided`, `contradiction`, `label_value`.
+The functions here only use the raw rows and predictions that they are given.
+Outputs are interpreted by methods of the task's kind: `decided`,
+`contradiction`, `label_value`.
 """
 
 from collections import Counter
@@ -18,9 +19,10 @@ from bam_jax.tasks import task as task_lib
 # its teacher predict different labels. LABEL: teachers that were not trained on
 # the row contradict its label.
 WRONG, DISAGREEMENT, LABEL = 'wrong', 'disagreement', 'label'
-# Most rows that are kept per reason and task, the most confident first.
+# Most rows that are kept per reason and task: those with the most confident
+# predictions.
 MOST_ROWS = 1000
-# Stands for a missing label if any number of labels may be right.
+# Placeholder for a missing label, in tasks whose rows may have several labels.
 NO_LABEL = '—'
 
 # A row of errors.jsonl.
@@ -40,12 +42,12 @@ class TaskErrors(NamedTuple):
   """The error analysis of one task.
 
   Attributes:
-    rows: reason -> its rows, at most `MOST_ROWS`, the most confident first. A
-      reason is missing if its rows could not be searched for.
+    rows: reason -> the rows found, at most `MOST_ROWS`, the most confident
+      first. A reason that could not be searched for is left out.
     counts: reason -> number of rows found, and number of rows searched.
     confusions: (gold, predicted) -> count on dev; empty for kinds without
       classes.
-    missing: reason -> why its rows could not be searched for.
+    missing: reason that could not be searched for -> why not.
   """
 
   rows: Mapping[str, list[Row]]
@@ -79,7 +81,7 @@ def find(
   decided: Sequence[kind_lib.Decided],
   teacher: Sequence[kind_lib.Decided] | None = None,
 ) -> tuple[list[Row], int]:
-  """Finds the rows, among N, to list for one reason.
+  """Finds which of N rows to list for one reason.
 
   Args:
     task: the task.
@@ -91,8 +93,9 @@ def find(
       needs them.
 
   Returns:
-    At most `MOST_ROWS` rows, the most confident first, or for scores the
-    largest errors first; and the number of all rows found.
+    At most `MOST_ROWS` rows, and the number of all rows found. The rows with
+    the most confident predictions come first; for scores, the rows with the
+    largest errors.
   """
   against = rows.labels
   if reason == DISAGREEMENT:
@@ -141,9 +144,9 @@ def confusions(
 ) -> Counter[tuple[str, str]]:
   """Counts the pairs of gold and predicted label over all N rows.
 
-  Tags are counted per word. If any number of labels may be right, a label that
-  is only gold or only predicted is paired with `NO_LABEL`. The result is empty
-  for kinds without classes.
+  Tags are counted per word. If rows may have several labels, a label that is
+  only gold or only predicted is paired with `NO_LABEL`. The result is empty for
+  kinds without classes.
   """
   kind, found = task.kind, Counter()
   for label, each in zip(labels, decided, strict=True):
@@ -164,7 +167,8 @@ def confusions(
 def without_texts(task: task_lib.Task, row: Row) -> Row:
   """Returns a row without its texts.
 
-  Answers are parts of a text, so they become `an answer` or `no answer`.
+  Answers are parts of a text, so they are replaced by `an answer` or
+  `no answer`.
   """
   result = {key: value for key, value in row.items() if key != 'texts'}
   if task.kind.holds == 'answers':

@@ -19,8 +19,8 @@ from matplotlib.lines import Line2D
 
 from bam_jax import escape
 
-INK = '#1b1f24'  # Text and axes; the page replaces it by its text colour.
-SOFT = 0.68  # Opacity of labels and axes beside the data.
+INK = '#1b1f24'  # Text and axes; `render` replaces it in the SVG.
+SOFT = 0.68  # Opacity of axis labels.
 _STYLE = Path(__file__).with_suffix('.mplstyle')
 _COLUMNS = 3  # Panels per row.
 _WIDTH = 10.8  # Width of a plot in inches.
@@ -36,8 +36,9 @@ class Look(NamedTuple):
 
 # Colours of Okabe and Ito's colour-blind-safe set. The two light colours are
 # darkened, so that each colour has a contrast of at least 3:1 both to white and
-# to the page's dark background. A student has the hue of its teacher's family.
-# Dashes distinguish the lines if they are printed in grey.
+# to the page's dark background. `single_to_single` and `multi_to_multi` have
+# hues similar to those of their teachers. Dashes distinguish the lines if they
+# are printed in grey.
 _LOOKS = {
   'single': Look('#0072b2'),
   'single_searched': Look('#0072b2', (0, (1, 2))),
@@ -47,7 +48,8 @@ _LOOKS = {
   'multi_to_multi': Look('#b97f00', (0, (4, 2))),
   'single_to_multi': Look('#008a65'),
 }
-# For custom variants: all colours with one dash pattern, then with the next.
+# For custom variants: all colours with one dash pattern, then all colours with
+# the next pattern.
 _OTHER_LOOKS = [
   Look(color, (0, dashes))
   for dashes in ((6, 2, 1, 2), (6, 2), (1, 2))
@@ -59,10 +61,10 @@ class Panel(NamedTuple):
   """One panel of a plot.
 
   Attributes:
-    title: such as a task's name.
+    title: title of the panel, such as a task's name.
     what: the measured quantity.
     rows: name of each row on the y axis; empty if the panel shows curves.
-    alt: the content in words, for readers who can't see the panel.
+    alt: the panel's content in words, for readers who can't see the panel.
     draw: adds the data to the axes; row i is at y = i.
   """
 
@@ -96,7 +98,11 @@ def looks(variants: Iterable[str]) -> dict[str, Look]:
 
 
 def render(plot: Plot) -> tuple[markupsafe.Markup, bytes]:
-  """Renders a plot as an `<svg>` element for any theme, and as PNG on white."""
+  """Renders a plot as an `<svg>` element and as a PNG on white.
+
+  In the SVG, text and axes have the text colour of the page, which may be light
+  or dark.
+  """
   text, png = _draw(plot)
   head, body = text[text.index('<svg') :].split('>', 1)
   box = re.search(r'viewBox="[\d. ]*"', head)[0]
@@ -107,13 +113,13 @@ def render(plot: Plot) -> tuple[markupsafe.Markup, bytes]:
 
 
 def _draw(plot: Plot) -> tuple[str, bytes]:
-  """Draws a plot as an SVG and a PNG file.
+  """Draws a plot as SVG and PNG; returns the contents of both files.
 
   Neither file contains a date or the version of matplotlib.
   """
   with matplotlib.rc_context(fname=_STYLE), warnings.catch_warnings():
-    # The font lacks some alphabets. A PNG file then shows boxes; the page shows
-    # the text.
+    # The font lacks some alphabets. The PNG shows boxes for their letters; the
+    # page shows the letters.
     warnings.filterwarnings('ignore', message='.*[Gg]lyph')
     figure = _figure(plot)
     svg, png = io.StringIO(), io.BytesIO()

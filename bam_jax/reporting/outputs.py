@@ -33,9 +33,9 @@ class Predicted(NamedTuple):
   Attributes:
     seeds: seeds of the S runs.
     uids: [N] uids of the examples.
-    measured: predictions [S, N, ...]; gold labels, or None if no run wrote gold
-      labels; class scores [S, N, c], or None if a run has no class scores. If
-      the predictions are tallies, the gold labels are only placeholders.
+    measured: [S, N, ...] predictions; gold labels, or None if no run wrote gold
+      labels; and [S, N, c] class scores, or None if a run has no class scores.
+      If the predictions are tallies, the gold labels are only placeholders.
   """
 
   seeds: tuple[int, ...]
@@ -59,8 +59,8 @@ def read(
   The default `split` is the first dev split.
 
   Raises:
-    Missing: there is no run, a run has no predictions, or its examples differ
-      from those of the first run.
+    Missing: `paths` is empty; or the file of a run is missing or damaged, lacks
+      what a metric needs, or has other examples than the first seed's file.
   """
   if not paths:
     raise Missing(f'no run of {task.name}')
@@ -89,7 +89,8 @@ def score(
   """Computes a run's scores from its outputs.npz, like `Kind.score`.
 
   Returns:
-    Metric -> score, 0-100 or nan; and undefined metric -> reason.
+    Two dicts: metric -> score, 0-100 or nan; and metric -> why its score is
+    undefined, only for undefined scores.
 
   Raises:
     Missing: see `read`.
@@ -111,7 +112,7 @@ def read_run(
   The split is the first dev split.
 
   Raises:
-    Missing: see `read`; or gold labels or logits are missing.
+    Missing: see `read`; also if gold labels or logits are missing.
   """
   uids, measured = _read(task, path, task.dev_splits[0])
   if measured.gold is None or measured.class_scores is None:
@@ -122,10 +123,10 @@ def read_run(
 def read_decided(
   task: task_lib.Task, path: Path
 ) -> tuple[list[str], list[kind_lib.Decided]]:
-  """Reads uids and predictions of a run on the first dev split.
+  """Reads the uids and predictions of a run on the first dev split.
 
   Raises:
-    Missing: see `read`; or the kind saves no predictions.
+    Missing: see `read`; also if the kind saves no predictions.
   """
 
   def decide(
@@ -147,7 +148,7 @@ def _name(path: Path) -> str:
 def _read(
   task: task_lib.Task, path: Path, split: str
 ) -> tuple[np.ndarray, metrics.Measured]:
-  """Reads one run's uids and the inputs of its metrics."""
+  """Reads one run's uids, and the inputs of the task's metrics."""
   uids, measured = _from_arrays(
     *(task, path, split),
     lambda arrays: (arrays['uid'], task.kind.read_outputs(task, arrays)),
@@ -174,11 +175,12 @@ def _from_arrays(
 
 
 def _arrays(path: Path, prefix: str) -> dict[str, np.ndarray]:
-  """Reads the arrays of an archive whose names start with a prefix.
+  """Reads the arrays of a split from an outputs.npz.
 
-  The file may be hostile, so its sizes are checked before anything is
-  allocated. `evaluate.save` doesn't compress, so all arrays together are no
-  larger than the file.
+  In the file, the name of each of these arrays starts with `prefix`, which is
+  removed. The file may be hostile, so the sizes of all its arrays are checked
+  before anything is allocated. `evaluate.save` doesn't compress, so all arrays
+  together are no larger than the file.
 
   Raises:
     Exception: the file is damaged, or was not written by `evaluate.save`.
@@ -204,8 +206,8 @@ def _array(stream: IO[bytes]) -> np.ndarray:
   read_header = _HEADERS[np.lib.format.read_magic(stream)]
   shape, by_column, dtype = read_header(stream)
   data = stream.read()
-  # Objects would be unpickled. For other dtypes, the header may claim any
-  # number of values.
+  # An array of objects would have to be unpickled, which can run code. For
+  # other dtypes, the header may claim a wrong number of values.
   if dtype.hasobject or math.prod(shape) * dtype.itemsize != len(data):
     raise ValueError('an array has another size than its header says')
   values = np.frombuffer(data, dtype)

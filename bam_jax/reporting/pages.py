@@ -21,9 +21,10 @@ def render(
   plots: Sequence[tuple[figures.Plot, markupsafe.Markup]] = (),
   errors: error_pages.Section | None = None,
 ) -> str:
-  """Renders `name`, which is report.md or report.html, from `name`.j2.
+  """Renders report.md or report.html from the template `name`.j2.
 
-  Plots and the error analysis are for report.html only.
+  `name` is the name of the file. Plots and the error analysis are for
+  report.html only.
   """
   is_html = name.endswith('.html')
   template = words.template(name, autoescape=is_html)

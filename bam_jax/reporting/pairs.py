@@ -39,13 +39,13 @@ class Pair(NamedTuple):
 def shift_interval(
   student: Sequence[float], baseline: Sequence[float]
 ) -> tuple[float, float] | tuple[None, None]:
-  """Returns the 95% interval of the median difference between two variants.
+  """Returns a 95% confidence interval of the shift between two variants.
 
-  The differences of all pairs of scores are sorted. The ends of the interval
-  are the differences at the ranks at which the two-sided Mann-Whitney test
-  rejects, by the normal approximation (Hollander and Wolfe 1999, "Nonparametric
-  Statistical Methods", section 4.3). Both ends are None if there are too few
-  seeds, or if a score is undefined.
+  See `statistics.shift`. The differences of all pairs of scores are sorted. Two
+  of them are the ends of the interval. Their ranks follow from the critical
+  value of the two-sided Mann-Whitney test, by the normal approximation
+  (Hollander and Wolfe 1999, "Nonparametric Statistical Methods", section 4.3).
+  Both ends are None if there are too few seeds, or if a score is undefined.
 
   Example:
     >>> shift_interval([5.0, 6.0, 7.0, 9.0], [1.0, 2.0, 3.0, 4.0])
@@ -65,14 +65,17 @@ def tables(config: config_lib.Config, scores: comparisons.Scores) -> list[dict]:
   """Compares pairs of variants that have scores, in one table per question.
 
   Returns:
-    A dict per table: `kind`, which is `multi_task`, `teachers`, `searched`,
-    `ablations` or `study` (one per task); `task`, the task of a study,
-    otherwise None; and `rows`. A row has `variant`, `baseline` and `column`;
-    `seeds` and `medians`, each for the variant and the baseline; `shift` with
-    its interval `low` and `high`; and the fields of `statistics.Verdict`.
-    Medians and `shift` are nan if a score is undefined. The rows of a study are
-    sorted by the variant's median, from high to low, undefined medians last. In
-    one of these rows the baseline is compared with itself, without a test.
+    One dict per table, with `kind`, `task` and `rows`. `kind` is `multi_task`,
+    `teachers`, `searched`, `ablations` or `study`. `task` is the task of a
+    study, of which there may be one per task; otherwise it is None.
+    A row has `variant`, `baseline` and `column`; `seeds` (numbers of seeds) and
+    `medians`, which are lists of two numbers, for the variant and for the
+    baseline; `shift`, and `low` and `high` of `shift_interval`; and the fields
+    of `statistics.Verdict`. Medians and `shift` are nan if a score is
+    undefined.
+    The rows of a study are sorted by the variant's median, from high to low,
+    undefined medians last. One row of a study compares the baseline with
+    itself, without a test.
   """
   columns = [*config.tasks, comparisons.AVERAGE]
   own = {

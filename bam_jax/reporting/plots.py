@@ -65,7 +65,10 @@ def plot_scores(report: Report) -> figures.Plot:
 
 
 def plot_effects(report: Report) -> figures.Plot:
-  """Plots the gain on each task and its interval, a panel per variant pair."""
+  """Plots gains with intervals: one panel per variant pair, one row per task.
+
+  A gain is the shift of a variant against its baseline.
+  """
   look_of = figures.looks(report.summary['variants'])
 
   def panel(
@@ -107,7 +110,10 @@ def _effect(row: Mapping) -> str:
 
 
 def plot_shares(report: Report) -> figures.Plot:
-  """Plots the share of each task in the examples of multi-task variants."""
+  """Plots how multi-task runs divide their examples among tasks.
+
+  Each task has a drawn share and an intended share.
+  """
   look_of = figures.looks(report.summary['variants'])
 
   def panel(
@@ -205,7 +211,7 @@ def _panel_of_rows(
   texts: Mapping[str, str],
   draw: Callable[[Axes], None],
 ) -> figures.Panel:
-  """Returns a panel with one row per name, and the name's text beside it."""
+  """Returns a panel with one row per key of `texts`, and the text beside it."""
 
   def draw_with_texts(ax: Axes) -> None:
     draw(ax)
@@ -227,7 +233,7 @@ def _set_score_axis(ax: Axes, scores: Sequence[float]) -> None:
 
 
 def _range(points: Sequence[float]) -> tuple[float, float]:
-  """Returns axis limits, which have a margin and are 2 or more points apart."""
+  """Returns axis limits with a margin, at least 2 points apart."""
   if not points:
     return 0.0, 100.0
   low, high = min(points), max(points)

@@ -49,8 +49,8 @@ def write(
 ) -> list[str]:
   """Writes all files of the report; each file is replaced whole or not at all.
 
-  Everything is rendered before the first file is replaced. Equal inputs give
-  equal bytes.
+  Everything is rendered before the first file is replaced. The same inputs give
+  the same bytes.
 
   Args:
     workdir: where the files go; a plot becomes `report_NAME.png`.
@@ -58,11 +58,13 @@ def write(
     tasks: the tasks of the plan.
     runs: scores of the finished runs, one per variant, seed and task.
     notes: facts about the numbers, such as data, weights, device and time.
-    warnings: what a reader must know before the scores.
-    baselines: task -> record with the `scores` and `undefined` of each
-      baseline.
-    weak: task -> variants that are marked as weak.
-    errors: the error analysis, for report.html and errors.jsonl only.
+    warnings: sentences without a final period, about problems that a reader of
+      the scores must know.
+    baselines: task -> record of the baselines. The record has `scores` and
+      `undefined`, which are dicts with one key per baseline.
+    weak: task -> variants to mark with `words.WEAK`.
+    errors: the error analysis, for report.html and errors.jsonl only; None if
+      there is no analysis.
 
   Returns:
     The sentences that the report starts with.
@@ -121,8 +123,9 @@ def summarise(
 ) -> dict[str, dict]:
   """Summarises scores (0-100) over the seeds, and tests differences.
 
-  A number that depends on an undefined score is undefined too: nan here and
-  null in report.json. No seed and no task is left out to avoid this.
+  A number that depends on an undefined score is undefined too: it is nan here
+  and null in report.json. Seeds and tasks with undefined scores are not left
+  out.
 
   Returns:
     `variants`: name -> `seeds` (number of seeds with any score), `tasks` (task
@@ -135,10 +138,11 @@ def summarise(
     paper's metric over seeds.
     `verdicts`: the result of `verdicts.summarise`.
     `comparisons`: the result of `comparisons.compare`.
-    `bootstrap`, `over_examples`: the results of `comparisons.resampled` with
-    the test of this name.
+    `bootstrap` and `over_examples`: the results of `comparisons.resampled` with
+    `comparisons.bootstrap` and with `comparisons.over_examples`.
     `pairs`: the result of `pairs.tables`.
-    `teachers`: the result of `teaching.summarise`.
+    `teachers`: the result of `teaching.summarise`; empty if all students learn
+    from external logits.
     `classes`: the result of `classes.summarise`.
     `decisions`: task -> variant -> medians over seeds of the numbers of
     `inference.decisions.fit`.
@@ -191,7 +195,7 @@ def summarise(
 
 
 def _have_others_taught(config: config_lib.Config) -> bool:
-  """Whether the plan has students, and all learn from external logits."""
+  """Whether there are students and all of them learn from external logits."""
   taught = [
     name
     for name in config.variants
@@ -232,10 +236,11 @@ def _summarise_baselines(
   """Summarises the scores of the majority class and of the frozen encoder.
 
   Returns:
-    Baseline -> `tasks` and both averages, see `_one_seed`; `unbeaten`: task or
-    `average` -> the baseline's score, only if no variant has a higher score;
-    and `lead`: task or `average` -> this score minus the highest score of a
-    variant.
+    Baseline -> a dict with the entries of `_one_seed`, and two more:
+    `unbeaten`: task or `average` -> the baseline's score, only if no variant
+    has a higher score.
+    `lead`: task or `average` -> the baseline's score minus the highest score of
+    a variant; it has the same keys as `unbeaten`.
   """
   found: dict[str, dict[str, Mapping]] = {}
   for task, record in records.items():
@@ -262,8 +267,9 @@ def scores_frame(
 ) -> pd.DataFrame:
   """Returns a table with one row per variant, seed, task, split and metric.
 
-  `value` is 0-100, or nan if the score is undefined. `undefined` is the reason
-  for that, otherwise empty. The seed of a baseline is empty.
+  The column `value` is 0-100, or nan if the score is undefined. `undefined` is
+  the reason why the score is undefined, and otherwise empty. `seed` is empty
+  for baselines.
   """
   no_reason = 'the reason is not recorded'
   scored = [
@@ -328,11 +334,11 @@ def _decisions(
 def _shares(
   runs: Sequence[scores_lib.RunScores], curves: curves_lib.Curves
 ) -> dict[str, dict[str, dict[str, float]]]:
-  """Returns each task's intended and drawn share of a variant's examples.
+  """Collects the intended and the drawn share of each task in the examples.
 
   Returns:
-    Variant -> task -> `intended` and `drawn`, 0 to 1. Variants with single-task
-    runs, or without a record of both shares, are left out.
+    Variant -> task -> a dict with `intended` and `drawn`, 0 to 1. Variants with
+    single-task runs, or without a record of both shares, are left out.
   """
   intended: dict[str, dict[str, float]] = {}
   for run in runs:
@@ -354,7 +360,8 @@ def _one_seed(
 ) -> dict[str, object]:
   """Returns one seed's scores by task and metric, and their averages.
 
-  The averages are None unless all tasks have scores.
+  The keys are `tasks`, `average` and `glue_average`. The averages are None
+  unless all tasks have scores and at least one task has `in_average`.
   """
   named = {
     task.name: {

@@ -22,7 +22,7 @@ NOT_SIGNIFICANT = 'not significant'
 UNDEFINED = 'undefined score'
 
 _RESAMPLES = 99_999  # Two groups of 9 seeds have 48,620 splits: all are taken.
-_PAIRS_AT_ONCE = 16  # Pairs of groups whose splits are in memory at once.
+_PAIRS_AT_ONCE = 16  # Pairs of groups per call of a test, to limit memory.
 _EXACT_RANKS = 20_000  # Two groups of 8 seeds have 12,870 splits.
 
 
@@ -44,13 +44,13 @@ class Verdict(NamedTuple):
 
 
 def summarise(scores: Sequence[float]) -> dict[str, float | None]:
-  """Returns median, mean, standard deviation, and an interval of the median.
+  """Summarises the scores of one variant over n > 0 seeds.
 
   Returns:
-    `seeds` (n), `median`, `mean`, `deviation` (ddof 1), and `low`, `high` and
-    `coverage` of `median_interval`, for n > 0 scores. If a score is undefined,
-    `median` and `mean` are nan. If a score is undefined or n = 1, the last four
-    are None.
+    `seeds` (n), `median`, `mean`, `deviation` (standard deviation, ddof 1), and
+    `low`, `high` and `coverage` of `median_interval`. If a score is undefined,
+    `median` and `mean` are nan. If a score is undefined or n = 1, `deviation`,
+    `low`, `high` and `coverage` are None.
 
   Example:
     >>> found = summarise([60.0, 62.0, 70.0])
@@ -77,12 +77,12 @@ def summarise(scores: Sequence[float]) -> dict[str, float | None]:
 def median_interval(scores: Sequence[float]) -> tuple[float, float, float]:
   """Returns a confidence interval of the median, and its coverage, 0 to 1.
 
-  The ends are two order statistics, x(k) and x(n + 1 - k), with the largest k
-  whose coverage is at least 95%. The coverage follows from the fact that each
-  score is below the median with probability 1/2 (Hollander and Wolfe 1999,
-  "Nonparametric Statistical Methods", section 3.6). With ties it is a lower
-  bound. If even the range of all scores covers less than 95%, the range is
-  returned.
+  The ends are two of the sorted scores, x(k) and x(n + 1 - k). k is the largest
+  number for which the coverage is at least 95%. The coverage follows from the
+  fact that each score is below the median with probability 1/2 (Hollander and
+  Wolfe 1999, "Nonparametric Statistical Methods", section 3.6). With ties, the
+  returned coverage is a lower bound. If the coverage of the range of all scores
+  is below 95%, this range is returned.
 
   Example:
     >>> low, high, coverage = median_interval(range(1, 21))
@@ -102,7 +102,7 @@ def median_interval(scores: Sequence[float]) -> tuple[float, float, float]:
 def studentised(
   student: np.ndarray, baseline: np.ndarray, axis: int = -1
 ) -> np.ndarray:
-  """Returns Welch's statistic: the difference of means over its standard error.
+  """Returns Welch's statistic: difference of means divided by standard error.
 
   A permutation test of this statistic keeps its significance level for large
   groups even if their variances differ (Janssen 1997, "Studentized permutation
@@ -125,16 +125,26 @@ def permutation_test(
   statistic: Callable[..., np.ndarray] = studentised,
   resamples: int = _RESAMPLES,
 ) -> float | np.ndarray:
-  """Returns the p-value of "`student` is higher" by a permutation test.
+  """Tests whether `student` is higher, by a permutation test.
 
   The test is exact if both groups have the same distribution, with or without
-  ties. It counts all splits of the pooled scores if there are at most
-  `resamples` splits; otherwise `resamples` random splits and the observed one.
-  `statistic` must be larger if `student` is higher. Takes [..., n] and [..., m]
-  scores, n and m > 1, and returns [...].
+  ties. If the pooled scores have at most `resamples` splits, all splits are
+  counted. Otherwise `resamples` random splits and the observed split are
+  counted.
+
+  Args:
+    student: [..., n] scores, n > 1.
+    baseline: [..., m] scores, m > 1.
+    rng: draws the random splits.
+    statistic: takes both groups and `axis`; it must be larger if `student` is
+      higher.
+    resamples: number of random splits; see above.
+
+  Returns:
+    [...] one-sided p-values.
 
   Example:
-    One of the 20 splits of six scores is as extreme as this one.
+    Of the 20 splits of these six scores, only the observed one is so extreme.
 
     >>> rng = np.random.default_rng(0)
     >>> float(permutation_test([4.0, 5.0, 6.0], [1.0, 2.0, 3.0], rng))
@@ -142,7 +152,7 @@ def permutation_test(
   """
 
   def rounded(first: np.ndarray, second: np.ndarray, axis: int) -> np.ndarray:
-    # The order of the scores changes a statistic by rounding errors.
+    # Without rounding, a statistic would depend on the order of the scores.
     return np.round(statistic(first, second, axis), 6)
 
   found = scipy.stats.permutation_test(
@@ -168,8 +178,8 @@ def mann_whitney(
 
   For two groups of up to 8 seeds, all splits are counted, with or without ties.
   For larger groups the test uses the normal approximation, corrected for ties
-  and continuity. Takes [..., n] and [..., m] scores, n and m > 1, and returns
-  [...].
+  and continuity. The test takes [..., n] and [..., m] scores, n and m > 1, and
+  returns [...] p-values.
 
   Example:
     >>> float(mann_whitney([4.0, 5.0, 6.0], [1.0, 2.0, 3.0]))
@@ -239,8 +249,9 @@ def seeds_needed(
 ) -> int:
   """Returns how many seeds per group are needed before any test can get a star.
 
-  The corrected p-value must be below .05. With one test, the smallest p-value
-  is 1 / 20 for 3 seeds, which is not below .05, and 1 / 70 for 4 seeds.
+  `tests` is the number of tests that are corrected together. The corrected
+  p-value must be below .05. With one test, the smallest p-value is 1 / 20 for 3
+  seeds, which is not below .05, and 1 / 70 for 4 seeds.
 
   Raises:
     ValueError: even 29 seeds are not enough.
@@ -262,13 +273,14 @@ def judge(
   """Tests for each table cell whether a student beats every baseline.
 
   The p-value of a cell is the largest of the p-values against its baselines
-  (Berger 1982). Holm's correction is over all cells.
+  (Berger 1982). Holm's correction is over all cells. A cell is not tested if
+  the student or a baseline has fewer than two scores or an undefined score
+  (nan). Seeds with an undefined score are not left out, because this would bias
+  the test.
 
   Args:
-    table: cell -> the student's scores, one per seed; and a list with the
-      scores of each baseline. A cell is not tested if a group has fewer than
-      two scores or an undefined score (nan): leaving that seed out would be a
-      selection of seeds.
+    table: cell -> a pair of the student's scores, one per seed, and a list with
+      the scores of each baseline.
     test: `PERMUTATION` or `MANN_WHITNEY`; it compares the student with one
       baseline.
 
@@ -290,7 +302,8 @@ def judge(
         by_sizes.setdefault(sizes, []).append((cell, student, baseline))
   p_values: dict[Hashable, float | None] = dict.fromkeys(table)
   smallest: dict[Hashable, float | None] = dict.fromkeys(table)
-  # Drawing the splits is most of the work, so groups of equal sizes share them.
+  # Drawing the splits is most of the work, so pairs of groups that have the
+  # same sizes are tested together and share their splits.
   for sizes, pairs in by_sizes.items():
     for start in range(0, len(pairs), _PAIRS_AT_ONCE):
       cells, *groups = zip(*pairs[start : start + _PAIRS_AT_ONCE])
@@ -320,7 +333,7 @@ def judge(
 def medians(
   seeds: Sequence[Mapping[str, Mapping[str, float]]],
 ) -> dict[str, dict[str, float]]:
-  """Returns the median over seeds of each value, in the same nesting.
+  """Returns the median over seeds of each value, nested as in `seeds`.
 
   Example:
     >>> medians([{'rte': {'accuracy': 60.0}}, {'rte': {'accuracy': 62.0}}])
@@ -338,7 +351,7 @@ def medians(
 
 
 def is_defined(scores: Sequence[float]) -> bool:
-  """Returns whether no score is nan or infinite."""
+  """Returns whether all scores are finite."""
   return bool(np.all(np.isfinite(scores)))
 
 

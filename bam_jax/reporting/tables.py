@@ -29,7 +29,7 @@ class Report(NamedTuple):
 
 
 class Cell(NamedTuple):
-  """A table cell with significance stars; it is bold if `is_best`."""
+  """A table cell, with or without significance stars; bold if `is_best`."""
 
   text: str
   stars: str = ''
@@ -40,12 +40,12 @@ class Table(NamedTuple):
   """A table, independent of the output format.
 
   Attributes:
-    name: names the table in HTML and LaTeX.
-    title: what the table shows.
+    name: identifies the table in HTML and LaTeX.
+    title: says what the table shows.
     note: explains the table and its limits.
-    header: for each column, its name, or a pair of its name and its metric.
-    rows: for each row, a `Cell` or a plain string per column.
-    text_columns: number of columns from the left that are text, not numbers.
+    header: for each column, a name, or a pair of a name and a metric.
+    rows: for each row, one `Cell` or plain string per column.
+    text_columns: number of text columns; these are the leftmost columns.
     latex_columns: indices of the columns that report.tex shows; empty if
       report.tex does not show the table.
   """
@@ -81,7 +81,7 @@ def to_html(table: Table) -> markupsafe.Markup:
 
 
 def to_markdown(table: Table) -> str:
-  """Returns the table in Markdown with pipes."""
+  """Returns the table as a Markdown table."""
 
   def cell(value: Cell) -> str:
     text = escape.markdown(value.text + value.stars)
@@ -105,7 +105,7 @@ def to_markdown(table: Table) -> str:
 def to_latex(table: Table, caption: str) -> str:
   """Returns the table's `latex_columns` as LaTeX, for the package booktabs."""
   columns = table.latex_columns
-  # Each cell gets room for the most stars in its column, to align the numbers.
+  # Each cell gets room for the most stars of its column: this aligns numbers.
   room = [
     max((len(_cell(value).stars) for value in column), default=0)
     for column in zip(*table.rows)
@@ -148,7 +148,7 @@ def _frame(
   name: Callable[[str], str],
   small: str = '',
 ) -> pd.DataFrame:
-  """Returns the formatted cells as a frame; `small` precedes the metrics."""
+  """Formats a table as a frame; `small` is put before metrics in the header."""
   columns = [
     name(escape.plain(text)) for text in table.header if isinstance(text, str)
   ]
@@ -198,7 +198,7 @@ def main_table(report: Report) -> Table:
 
 
 def verdict_table(report: Report) -> Table:
-  """Returns the table of which model is best to serve each task with."""
+  """Returns the table that says which model serves each task best."""
   found = report.summary['verdicts']
   rows = []
   for task, cell in found['tasks'].items():
@@ -262,10 +262,10 @@ def baseline_table(report: Report) -> Iterator[Table]:
 
 
 def pair_tables(report: Report) -> Iterator[Table]:
-  """Yields a table for each kind of comparison between two variants.
+  """Yields one table per entry of `summary['pairs']`.
 
-  If nothing is tested, for example with one seed, only the tables about custom
-  variants are yielded.
+  A table without any test, for example with one seed, is left out unless it is
+  about custom variants.
   """
   header = ['variant', 'against', 'of', 'seeds', 'median', 'shift']
   header += ['95% interval', 'p', 'p (Holm)', 'verdict']
@@ -340,7 +340,7 @@ _QUALITY: words.Columns = {
 
 
 def teacher_table(report: Report) -> Iterator[Table]:
-  """Yields the table of the quality and agreement of teachers."""
+  """Yields the table of teachers: their quality, and how often seeds agree."""
   rows = []
   for task, found in report.summary['teachers'].items():
     # If no quality is recorded, the row for dev shows the agreement of seeds.
@@ -354,7 +354,7 @@ def teacher_table(report: Report) -> Iterator[Table]:
 
 
 def seed_table(report: Report) -> Iterator[Table]:
-  """Yields the table of medians with intervals, means and deviations."""
+  """Yields the table of medians, intervals, means and standard deviations."""
   header = ['task', 'metric', 'variant', 'seeds', 'median', 'interval']
   header += ['mean', 'standard deviation']
   metrics = {task.name: task.paper_metric for task in report.tasks.tasks}

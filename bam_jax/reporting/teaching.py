@@ -1,4 +1,4 @@
-"""Quality of the single-task teachers, and agreement between their seeds."""
+"""Summarises the quality of single-task teachers, and how often seeds agree."""
 
 from collections.abc import Sequence
 import contextlib
@@ -20,11 +20,11 @@ def summarise(
   """Summarises the quality of teachers and the agreement of their seeds.
 
   Returns:
-    Task -> `quality`, medians over seeds in the form of `RunScores.quality`;
-    and `agreement`, the share of dev examples on which two seeds predict the
-    same class, 0 to 1. `agreement` is None if predictions are not classes, for
-    one seed, and without predictions. Tasks without quality and agreement are
-    left out.
+    Task -> a dict with `quality`, medians over seeds in the form of
+    `RunScores.quality`; and `agreement`, the share of dev examples on which two
+    seeds predict the same class, 0 to 1. `agreement` is None if predictions are
+    not classes, if there is only one seed, or if predictions are missing. Tasks
+    with neither quality nor agreement are left out.
   """
   found = {}
   for task in tasks.tasks:
@@ -43,8 +43,8 @@ def summarise(
 def agreement(predictions: np.ndarray) -> float | None:
   """Returns how often two runs predict the same class, averaged over pairs.
 
-  Takes the class indices [S, N] of S runs. The result is 0 to 1, or None for a
-  single run.
+  `predictions` are [S, N] class indices of S runs. The result is 0 to 1, or
+  None for a single run.
 
   Example:
     >>> agreement(np.array([[0, 1], [0, 0], [0, 1]]))

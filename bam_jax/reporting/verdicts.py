@@ -1,8 +1,9 @@
-"""Decides for each task: serve the multi-task student, or the task's own model.
+"""Decides which model serves a task best: the student or the task's own model.
 
+The student is a multi-task model; a task's own model is a single-task model.
 The test is a t-test of the difference of mean scores, over seeds and dev
-examples. With one seed the test is over the examples only; without dev outputs,
-over the seeds only.
+examples. With one seed, the test is over the examples only. Without dev
+outputs, it is over the seeds only.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,10 +17,11 @@ from bam_jax.reporting import comparisons
 from bam_jax.reporting import outputs as outputs_lib
 from bam_jax.reporting import statistics
 
-# What a test is over. If it is over both, they are joined by ` and `.
+# What a test is over. If a test is over both, the text is `seeds and dev
+# examples`.
 SEEDS, EXAMPLES = 'seeds', 'dev examples'
-# A task's own model is of the first of these variants that the plan has, or of
-# a custom variant that is like it.
+# Variants of a task's own model; the first one that exists is used. A custom
+# variant counts as the variant that it is `like`.
 _OWN = ('single_searched', 'single')
 _MULTI = ('multi_searched', 'multi')  # Baselines for the average.
 
@@ -28,8 +30,9 @@ def find_student(config: config_lib.Config, names: Sequence[str]) -> str | None:
   """Finds the multi-task variant that could serve all tasks.
 
   `single_to_multi` is preferred, then a multi-task variant with a teacher, then
-  one without a teacher. Among equals, the first of `names` is chosen. Returns
-  None if there is no multi-task variant over all tasks.
+  a multi-task variant without a teacher. If several variants are equally good,
+  the first of them in `names` is returned. Returns None if no multi-task
+  variant covers all tasks.
   """
   found = [
     name
@@ -47,15 +50,17 @@ def find_student(config: config_lib.Config, names: Sequence[str]) -> str | None:
 def find_own(config: config_lib.Config, names: Sequence[str]) -> str | None:
   """Finds the single-task variant that the student is compared with.
 
-  It has no teacher. The choice is by name, not by score: the searched variant
-  is preferred. Returns None if there is no such variant.
+  This is `single_searched` or else `single`, whatever their scores are. A
+  custom variant counts as the variant that it is `like`, unless it has a
+  teacher or starts from another variant. Returns None if there is no such
+  variant over all tasks.
   """
-  like = {name: own.like for name, own in config.custom_variants.items()}
-  ranks = {
-    name: _OWN.index(like.get(name, name))
-    for name in _over_all_tasks(config, names)
-    if like.get(name, name) in _OWN and not variants.resolve(config, name).start
-  }
+  ranks = {}
+  for name in _over_all_tasks(config, names):
+    own = config.custom_variants.get(name)
+    like = own.like if own else name
+    if like in _OWN and not (own and (own.teacher or own.start)):
+      ranks[name] = _OWN.index(like)
   return min(ranks, key=ranks.get, default=None)
 
 
@@ -75,22 +80,24 @@ def summarise(
   scores: comparisons.Scores,
   draws: comparisons.Draws,
 ) -> dict[str, object]:
-  """Compares the student with single-task models, by task and on average.
+  """Compares the student with other variants, per task and on average.
 
-  `medians` is the entry `variants` of the result of `report.summarise`. There,
-  incomplete variants have no average, so `averages` leaves them out.
+  `medians` is the entry `variants` of the result of `report.summarise`.
 
   Returns:
-    `student`, `own` and `teacher`: variants, or None.
+    `student`, `own` and `teacher`: names of variants, or None.
     `is_taught`: whether the student has a teacher, including external logits.
     `tasks`: task -> a cell, which compares the student with `own`.
-    `averages`: variant -> a cell, which compares the student with this variant;
-    the variants are `teacher`, `own` and Multi.
-    A cell has `difference` (student minus baseline), `half_width` of its 95%
-    interval, `p_value` (two-sided), `corrected` (p-value after Holm's
-    correction over `tasks` or `averages`), `verdict`, `over` (what the test is
-    over), `examples` (number of dev examples) and `reason` (why the test is not
-    over examples, or is missing).
+    `averages`: variant -> a cell, which compares the student's average with
+    this variant's average. The variants are `teacher`, `own` and those of
+    `_MULTI`, without the student. Variants whose average is None in `medians`
+    are left out; if the student's is None, `averages` is empty.
+    A cell has `difference` (student minus the other variant), `half_width` (of
+    the 95% interval of the difference), `p_value` (two-sided), `corrected`
+    (p-value after Holm's correction over `tasks` or over `averages`),
+    `verdict`, `over` (what the test is over), `examples` (number of dev
+    examples) and `reason` (why the test is not over examples, or why there is
+    no test).
   """
   names = [name for name in scores if scores[name]]
   student, own = find_student(config, names), find_own(config, names)
@@ -131,13 +138,14 @@ def prefer_baselines(
 ) -> None:
   """Sets the verdict `baseline` for tasks in which a baseline is the best.
 
-  The baseline must be above all variants, by more than `half_width` of the
-  task's cell if that is known. Baselines have no seeds, so this is not a test.
+  The baseline's score must be higher than that of every variant. If the task's
+  cell has a `half_width`, it must be higher by more than this. Baselines have
+  no seeds, so this is not a test.
 
   Args:
-    found: what `summarise` returned; it is changed in place.
-    baselines: name -> `lead`: task -> the baseline's score minus the highest
-      score of a variant.
+    found: the result of `summarise`; it is changed in place.
+    baselines: baseline -> a dict with `lead`: task -> the baseline's score
+      minus the highest score of a variant.
   """
   for baseline in baselines.values():
     for task, lead in baseline['lead'].items():
@@ -153,7 +161,10 @@ def _compare(
   scores: comparisons.Scores,
   draws: comparisons.Draws,
 ) -> dict[str, object]:
-  """Compares two variants on one column; the p-value is not corrected yet."""
+  """Compares two variants on a task or on the average; returns a cell.
+
+  `corrected` and `verdict` are not known yet.
+  """
   groups = [scores[name][column] for name in (student, baseline)]
   cell = {'difference': float(np.mean(groups[0]) - np.mean(groups[1]))}
   cell |= dict.fromkeys(('half_width', 'p_value', 'corrected'))

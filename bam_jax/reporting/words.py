@@ -84,7 +84,7 @@ def names(columns: Columns) -> list[str]:
 
 
 def numbers(found: Mapping[str, float], columns: Columns) -> list[str]:
-  """Formats the number of each column; a missing one is a dash."""
+  """Formats the number of each column; a missing number becomes a dash."""
   return [
     number(found[key] * factor if key in found else None, form)
     for key, (_, form, factor) in columns.items()
@@ -92,14 +92,14 @@ def numbers(found: Mapping[str, float], columns: Columns) -> list[str]:
 
 
 def interval(low: float | None, high: float | None, form: str) -> str:
-  """Formats an interval; a missing one is a dash."""
+  """Formats an interval; a missing interval becomes a dash."""
   if low is None:
     return NOTHING
   return f'{number(low, form)} to {number(high, form)}'
 
 
 def median_interval(found: Mapping[str, float | None]) -> str:
-  """Formats the interval of a median, with its coverage if below 95%."""
+  """Formats the interval of a median; shows a coverage below 95%."""
   ends = interval(found['low'], found['high'], '.2f')
   if found['low'] is None or found['coverage'] >= 0.95:
     return ends
@@ -120,9 +120,11 @@ def p_sentence(value: float) -> str:
 
 
 def averages(tasks: task_lib.TaskTable) -> tuple[str, ...]:
-  """Names the averages over tasks: of the tested metric, and of all metrics.
+  """Returns the names of the two averages over tasks.
 
-  Returns a single name if both averages are the same.
+  The first average is of the `paper_metric` of each task. The second average is
+  of all metrics on all dev splits. Returns a single name if both averages are
+  the same.
   """
   if not {*tasks.names}.isdisjoint(glue.TASKS):
     return 'paper', 'GLUE'
@@ -339,8 +341,9 @@ def _lengths(
 ) -> list[str]:
   """Describes the run lengths of Single and Multi if they differ.
 
-  Returns an empty list if they are equal, if the report has only single-task or
-  only multi-task variants, or if single-task settings were searched.
+  Returns an empty list if the lengths are equal, if the report has only
+  single-task or only multi-task variants, or if a single-task variant has
+  searched settings.
   """
   lengths = [_length(each) for each in (config.single, config.multi)]
   is_single = {name: variants_lib.resolve(config, name)[0] for name in variants}

@@ -1,5 +1,5 @@
 """Runs several processes, handles signals, logs metrics and profiles steps.
 
-Outside this package, the modules import only `errors`, `escape`, `files` and
-the version of bam_jax. The method in `core/` does not import this package.
+From the rest of bam_jax, this package imports only `errors`, `escape`, `files`
+and the version number. The modules in `core/` do not import this package.
 """

@@ -24,14 +24,16 @@ from bam_jax.runtime import preemption
 _PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
 _checks = itertools.count()  # Numbers the calls of `check_same`.
 _met = threading.Event()
-# Seconds after which a process reports that it waits.
+# Seconds that a process waits for the others before it logs that it waits.
 _QUIET = 1.0
 # Seconds that a process with a preemption signal waits for the others.
 _STOP_SECONDS = 10.0
-# JAX aborts at its own time limit, which is set to this many seconds more.
+# JAX has a time limit of its own and aborts when it is reached. It is set to
+# this many seconds more than the limit of `join`, so that `join` raises first.
 _MARGIN = 600
-# JAX aborts a run if a process sends no heartbeat for this many seconds. The
-# limit of `peers.watch` is lower, so it ends the run first, with one line.
+# JAX aborts a run if a process sends no heartbeat for this many seconds.
+# `peers.watch` has a lower limit. So it ends the run before JAX would, and
+# prints only one line.
 _HEARTBEAT = 300
 
 
@@ -50,8 +52,9 @@ def join(
     num_processes: number of all processes.
     process_id: number of this process, from 0.
     seconds: how long to wait for the other processes.
-    preemption_signal: obeyed only after the other processes have had time to
-      connect. If process 0 left while they wait, JAX would abort them.
+    preemption_signal: checked while this process waits. After a signal, it goes
+      on waiting for a few seconds, so that the others have time to connect. If
+      process 0 left while they wait, JAX would abort them.
 
   Raises:
     errors.UserError: no cluster was found, or the port is in use.
@@ -154,8 +157,8 @@ def check_same(
 ) -> None:
   """Raises in all processes if a value differs between them.
 
-  It uses no device, because a program on several devices may fail if the
-  versions of the processes differ.
+  The check runs on no device: if the processes have different versions of the
+  code, a program on their devices may fail.
 
   Args:
     facts: JSON values by name that must be equal in all processes.
@@ -163,7 +166,8 @@ def check_same(
     seconds: how long to wait for the other processes.
 
   Raises:
-    errors.UserError: a value differs. The message names it and the processes.
+    errors.UserError: a value differs. The message gives its name, and each
+      value with its processes.
     errors.RetryError: a process did not call this function in time.
   """
   client = ocp.multihost.get_jax_distributed_client()

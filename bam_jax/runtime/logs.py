@@ -9,8 +9,8 @@ import sys
 def set_style(handler: logging.Handler) -> None:
   """Makes a handler print only the message, without level or logger name.
 
-  From other packages it prints only warnings and errors: at INFO, they log
-  every request and every folder that they look at.
+  For other packages, the handler prints only warnings and errors, because at
+  level INFO these packages log every request and every folder.
   """
   handler.setFormatter(logging.Formatter('%(message)s'))
   handler.addFilter(_is_shown)

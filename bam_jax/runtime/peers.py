@@ -26,9 +26,10 @@ from bam_jax.runtime import processes
 _HEARTBEATS = 'bam_jax/heartbeats/'
 _FAILED = 'bam_jax/failed/'
 _INTERVAL = 2.0  # seconds between two heartbeats
-_SILENCE = 60.0  # longest time without a heartbeat; JAX's own limit is higher
-# After a peer has failed, this process has this many seconds to meet the same
-# error itself.
+# Maximum seconds without a heartbeat; JAX's own limit is higher.
+_SILENCE = 60.0
+# Seconds that this process goes on after a peer has failed. If it fails with
+# the same error in this time, it reports that error itself.
 _GRACE = 5.0
 # Seconds that a leaving process waits for the other processes to leave.
 _LEAVE_SECONDS = 20
@@ -99,10 +100,11 @@ def is_peer_error(error: BaseException) -> bool:
 
 @contextlib.contextmanager
 def exit_on_peer_error() -> Iterator[None]:
-  """Context manager: ends this process if a call fails because a peer died.
+  """Context manager that ends this process if a peer died and a call fails.
 
-  Enter it inside the contexts whose exit would wait for that peer, such as
-  Orbax's checkpoint manager.
+  Some other contexts, such as Orbax's checkpoint manager, would wait for the
+  dead peer when they exit. Enter this context inside such contexts: it ends the
+  process before they exit.
   """
   try:
     yield
@@ -136,8 +138,8 @@ def leave(status: int, by_itself: bool = False) -> None:
 
   Args:
     status: exit status of this process.
-    by_itself: whether only this process ends. Then it informs the other
-      processes, and `watch` ends them with the same status.
+    by_itself: whether this process ends while the others go on. If True, it
+      informs the others, and `watch` ends them with the same status.
   """
   global is_leaving
   is_leaving = True

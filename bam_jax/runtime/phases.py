@@ -21,14 +21,14 @@ LEAST_KEPT = 0.1
 class Phases:
   """Measures the seconds that a process spends in each phase.
 
-  If phases are nested, time counts only for the innermost phase.
+  If phases are nested, the time counts only for the innermost phase.
 
   Attributes:
     seconds: seconds by phase; `so_far` adds the time since its last call.
     steps: number of training steps taken, summed over the runs.
     compiled_again: seconds of tracing and compiling, in all threads, that the
-      next process will need again. That process reads the other programs from
-      the cache, which counts as `LEAST_KEPT` per program.
+      next process will need again. That process only reads the cached programs.
+      Each of them counts as `LEAST_KEPT` seconds.
   """
 
   def __init__(self, clock: Callable[[], float] = time.time):
@@ -43,7 +43,7 @@ class Phases:
 
   @contextlib.contextmanager
   def __call__(self, name: str) -> Iterator[None]:
-    """Context manager and decorator: counts the time inside for a phase.
+    """Context manager and decorator that counts the time inside for a phase.
 
     Outside the main thread it does nothing.
     """
@@ -69,8 +69,9 @@ class Phases:
   def watch_compiler(self) -> None:
     """Counts JAX's tracing and compiling as `COMPILING` from now on.
 
-    The tracing of other threads is included: it holds Python's lock, so the
-    main thread waits.
+    Tracing in other threads is included, because it holds Python's lock (GIL)
+    and so the main thread has to wait. Compiling in other threads is not
+    included.
     """
     import jax  # Only some commands need it.
 

@@ -61,10 +61,10 @@ class Signal:
   """Context manager that listens for preemption signals.
 
   After the first signal, `check` raises `Preempted`. A second signal ends the
-  process at once. With `restores`, the handler that was installed before gets
-  the second signal instead: the handler of a notebook interrupts the cell, and
-  the process goes on. SIGTERM or SIGUSR1 twice within a second counts as one
-  signal.
+  process at once. If `restores` is True, the second signal goes to the handler
+  that was installed before this context. In a notebook, for example, that
+  handler interrupts the cell, and the process goes on. SIGTERM or SIGUSR1 twice
+  within a second counts as one signal.
 
   Some long calls cannot call `check`. After `enable_forced_exit`, the process
   ends a few seconds after the signal, unless the main thread is inside
@@ -96,7 +96,8 @@ class Signal:
   def _handle(self, number: int, frame: types.FrameType | None) -> None:
     """Records a signal.
 
-    It takes no lock, because the main thread that it interrupts may hold it.
+    It takes no lock: the handler interrupts the main thread, which may already
+    hold the lock.
     """
     del frame
     is_second = self._since > 0
@@ -168,7 +169,7 @@ class Signal:
   ) -> Iterator[None]:
     """Context manager in which another handler receives the given signals.
 
-    Without `numbers`, it receives all preemption signals.
+    Without `numbers`, the other handler receives all preemption signals.
     """
     self._is_handled_elsewhere = True
     before = {
@@ -223,14 +224,14 @@ class Signal:
         message, status = str(e), 2
       except errors.RetryError as e:
         message, status = str(e), EXIT_CODE
-    # This shows the cursor of the terminal, which a progress bar hides.
+    # A progress bar hides the cursor of the terminal. This shows it again.
     shown = '\x1b[?25h' if sys.stderr.isatty() else ''
     print(f'{shown}bam_jax: {message}', file=sys.stderr, flush=True)
     os._exit(status)
 
 
 def _is_echo(number: int, came: float) -> bool:
-  """Returns whether a repeated signal counts as the one at the time `came`."""
+  """Returns whether a signal only repeats the signal that came at `came`."""
   return number != signal.SIGINT and time.monotonic() - came < _ECHO
 
 

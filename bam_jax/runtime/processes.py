@@ -3,9 +3,9 @@
 All processes run the same program in the same order. Only the first process
 writes files (Orbax writes checkpoints in all processes). Only the first process
 reads the files that decide what happens next, and it sends the results to the
-other processes. Every process itself reads features, logits and checkpoints
-from a shared work directory. Values are sent as JSON through JAX's coordination
-service, which needs no program on a device.
+other processes. Features, logits and checkpoints are different: every process
+reads them from a shared work directory. Values are sent as JSON through JAX's
+coordination service, which needs no program on a device.
 """
 
 from collections.abc import Callable, Iterator
@@ -30,7 +30,8 @@ from bam_jax.runtime import preemption
 Value = TypeVar('Value')
 
 _KEYS = 'bam_jax/gathered/'
-# How long one call to the service blocks. Python handles signals between calls.
+# How long one call to the coordination service blocks. Python handles signals
+# only between calls.
 _POLL_MS = 1000
 # How long a process waits for the other processes before it runs a program for
 # the first time.
@@ -42,7 +43,7 @@ _is_alone = False
 
 
 def is_multi_process() -> bool:
-  """Whether this run has several processes; does not initialize devices."""
+  """Returns whether this run has several processes; starts no devices."""
   return jax.distributed.is_initialized()
 
 
@@ -218,7 +219,10 @@ class AgreedSignal(preemption.Signal):
 
 @contextlib.contextmanager
 def agreed_signal(own: preemption.Signal) -> Iterator[AgreedSignal]:
-  """Context manager: on a signal, all processes stop at the same step."""
+  """Yields a signal that makes all processes stop at the same step.
+
+  It forwards SIGUSR1 and SIGINT as SIGTERM, the only signal that JAX receives.
+  """
 
   def forward(*unused: object) -> None:
     os.kill(os.getpid(), signal.SIGTERM)
@@ -232,8 +236,8 @@ def _gather(value: Any, seconds: float | None = None) -> list[Any]:
 
   Args:
     value: the value of this process.
-    seconds: how long to wait for each of the other processes; None: no limit.
-      (If another process dies, `peers.watch` ends this process.)
+    seconds: how long to wait for each of the other processes. None: no limit,
+      because `peers.watch` ends this process if another process dies.
 
   Raises:
     errors.RetryError: another process did not send its value in time.
@@ -242,7 +246,8 @@ def _gather(value: Any, seconds: float | None = None) -> list[Any]:
   own = jax.process_index()
   client = ocp.multihost.get_jax_distributed_client()
   if number > 1:
-    # All processes have sent value `number - 1`, so all have read this value.
+    # All processes have sent their values of call `number - 1`. So all have
+    # read the values of call `number - 2`.
     client.key_value_delete(f'{_KEYS}{number - 2}/{own}')
   client.key_value_set(f'{_KEYS}{number}/{own}', json.dumps(value))
   values = []

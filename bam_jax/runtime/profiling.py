@@ -8,7 +8,8 @@ from typing import Any
 
 import jax
 
-# Profile plane of the first device -> prefix of its lines with device work.
+# Name of the first device's plane in a profile -> name prefix of the lines in
+# this plane that hold device work.
 _LINES = {'/device:GPU:0': 'Stream', '/device:TPU:0': 'XLA Ops'}
 
 # One piece of device work: start in seconds, end in seconds, name.
@@ -29,7 +30,7 @@ class StepProfiler:
     Args:
       steps: (first, end) to trace from step `first` to step `end - 1`; empty
         for no trace.
-      directory: folder for the trace, which replaces an existing folder.
+      directory: folder for the trace; an existing folder is replaced.
     """
     self._first, self._last = steps or (None, None)
     self._directory = directory
@@ -45,11 +46,12 @@ class StepProfiler:
       self._running = True
 
   def after(self, step: int, state: Any) -> dict[str, float]:
-    """Ends the trace after its last step, and the timing some steps later.
+    """Ends the trace or the timing if `step` is its last step.
 
     Args:
       step: the step that was just dispatched.
-      state: result of the step; waited for when the trace or the timing ends.
+      state: result of the step. When the trace or the timing ends, this method
+        waits until the result is ready.
 
     Returns:
       {'device_idle': share of idle device time, 0-1} when the timing ends, else
@@ -75,7 +77,10 @@ class StepProfiler:
 
 
 def read_events(directory: Path) -> list[Event]:
-  """Reads the first device's events in a trace, by start; [] on a CPU."""
+  """Reads the first device's events in a trace, sorted by start.
+
+  Returns [] on a CPU.
+  """
   path = next(directory.glob('**/*.xplane.pb'))
   profile = jax.profiler.ProfileData.from_file(str(path))
   return sorted(
@@ -89,13 +94,13 @@ def read_events(directory: Path) -> list[Event]:
 
 
 def busy_seconds(events: Sequence[Event]) -> float:
-  """Returns the seconds that at least one of the intervals covers.
+  """Returns the total seconds during which at least one event runs.
 
   >>> busy_seconds([(0.0, 2.0, 'a'), (1.0, 3.0, 'b'), (4.0, 5.0, 'c')])
   4.0
 
   Args:
-    events: sorted by start.
+    events: the events, sorted by start.
   """
   total, reached = 0.0, float('-inf')
   for start, end, _ in events:

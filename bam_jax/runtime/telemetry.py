@@ -58,7 +58,7 @@ class Telemetry:
       trackers: trackers of the run, which also receive each line.
 
     Raises:
-      errors.UserError: an earlier metrics file has a line that is not JSON.
+      errors.UserError: a line of an existing metrics file is not JSON.
     """
     self._path = directory / METRICS_FILE
     self._writes = writes
@@ -97,8 +97,9 @@ class Telemetry:
 
     Args:
       step: the first step that will be logged again.
-      score: lines of `step` with a value of this name are kept, because a score
-        belongs to the state before the step; '' to keep no line.
+      score: name of a score. Lines of `step` that have this score are kept,
+        because a score belongs to the state before the step. If `score` is '',
+        no line of `step` is kept.
     """
     if self._events is not None:
       raise ValueError('TensorBoard events exist: call truncate before write')
@@ -221,7 +222,7 @@ def _number(value: object) -> float:
 
 
 class Progress:
-  """Shows the progress of long work: its share done, rate and time left.
+  """Shows the progress of long work: percentage done, rate and time left.
 
   On a terminal this is a bar; elsewhere (CI, a log file) it is a plain line at
   most every ten seconds and one at the end.
@@ -299,7 +300,7 @@ class Progress:
     percent = math.floor(100 * self._done / max(self._total, 1))
     line = f'{self._description}: {percent}%, {text}'
     line += f', {self._shown}' if self._shown else ''
-    # `soft_wrap`: rich must not break the line at the console's width.
+    # With `soft_wrap`, rich does not break the line at the console's width.
     self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
@@ -316,8 +317,8 @@ def progress(description: str, total: int, unit: str) -> Progress:
 class _RateColumn(rich.progress.ProgressColumn):
   """Shows the units per second over the last 30 s.
 
-  The rate is computed only when the bar is drawn, because this takes longer
-  than all other work of `Progress.advance`.
+  The rate is computed only when the bar is drawn. To compute it in each call of
+  `Progress.advance` would take longer than the rest of that method.
   """
 
   def __init__(self, unit: str):

@@ -3,7 +3,7 @@
 Each library decides by its own login, settings and environment variables, such
 as WANDB_MODE or MLFLOW_TRACKING_URI, where results go and under which account.
 A run that is stopped and resumed stays the same run in the tracker, because
-trackers.json stores its ids.
+trackers.json in the run's folder stores the run id of each tracker.
 """
 
 from collections.abc import Mapping, Sequence
@@ -100,8 +100,8 @@ class _MLflow:
     self._client.set_terminated(self.run_id, status)
 
 
-# The keys are `fields.TRACKERS`. Each key is also the name of a package and of
-# an extra.
+# The keys are `fields.TRACKERS`. Each key is also the name of the tracker's
+# package and of the extra of bam-jax that installs this package.
 _TRACKERS = {'wandb': _Wandb, 'mlflow': _MLflow}
 
 
@@ -131,10 +131,10 @@ class Trackers:
     Args:
       names: names of the trackers.
       directory: the run's folder.
-      project: project in W&B and experiment in MLflow, unless the environment
-        variables of these libraries name another one.
+      project: name of the project in W&B and of the experiment in MLflow. The
+        environment variables of these libraries take precedence.
       run: name of the run.
-      settings: the run's configuration, as a flat mapping.
+      settings: the run's configuration, flattened to values by name.
 
     Raises:
       errors.UserError: a tracker's package is missing, or the tracker refuses

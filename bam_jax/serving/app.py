@@ -37,11 +37,12 @@ class Limits:
 
   Attributes:
     body: bytes in the body of a request.
-    seconds: seconds to receive a request's head, and again to receive its body.
+    seconds: seconds until the head of a request is received; the body may take
+      the same time again.
     inputs: inputs per request.
-    characters: characters per input, in all its texts together.
+    characters: characters in all texts of one input together.
     waiting: waiting predictions; each input counts once per task.
-    waiting_characters: characters in all waiting texts.
+    waiting_characters: characters in all waiting texts together.
     connections: simultaneous connections; a request on a further connection
       gets status 503.
   """
@@ -58,7 +59,7 @@ class Limits:
 def make(
   model: model_lib.Model, name: str, limits: Limits
 ) -> applications.Starlette:
-  """Makes the web application for a compiled model; its page shows `name`."""
+  """Makes the web application for a compiled model; the page shows `name`."""
   batcher = batcher_lib.Batcher(
     model, limits.waiting, limits.waiting_characters
   )

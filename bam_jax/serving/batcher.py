@@ -27,10 +27,10 @@ class _Request(NamedTuple):
 
 
 class Batcher:
-  """Predicts the waiting inputs in a batch as soon as the last batch is done.
+  """Predicts waiting inputs together as soon as the previous batch is done.
 
-  A request that comes alone is predicted at once. Under load, batches grow up
-  to the size of the largest program.
+  If no other request is waiting, a request is predicted at once. Under load,
+  batches grow up to the largest size for which a program is compiled.
 
   Attributes:
     waiting: number of accepted inputs that have no result yet.
@@ -39,8 +39,8 @@ class Batcher:
   def __init__(self, model: model_lib.Model, limit: int, character_limit: int):
     """Initializes the batcher; predictions start when `run` is called.
 
-    At most `limit` inputs and `character_limit` characters may wait. A larger
-    request is accepted only if no other request is waiting.
+    At most `limit` inputs and `character_limit` characters may wait. A request
+    that exceeds these limits by itself is accepted if no other request waits.
     """
     self.waiting = 0
     self._characters = 0
@@ -79,7 +79,7 @@ class Batcher:
   async def predict(
     self, inputs: Sequence[model_lib.Input]
   ) -> list[model_lib.Result]:
-    """Predicts inputs, possibly in a batch with those of other requests."""
+    """Predicts inputs, possibly in one batch with inputs of other requests."""
     results = asyncio.get_running_loop().create_future()
     self._requests.put_nowait(_Request(inputs, results))
     return await results
@@ -112,7 +112,7 @@ class Batcher:
   async def _next_batch(self) -> list[_Request]:
     """Waits for a request; adds waiting requests until the batch is full.
 
-    The last request that is added may exceed the size of a batch.
+    The last request may make the batch too large; the model then splits it.
     """
     batch = [await self._requests.get()]
     tokens = batch[0].num_tokens

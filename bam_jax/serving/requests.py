@@ -8,7 +8,7 @@ from bam_jax import files
 from bam_jax.data import unlabelled
 from bam_jax.tasks import task as task_lib
 
-# Task -> its texts, or the error that says why the task refuses the input.
+# Task -> texts of one input, or the error that says why the task refuses it.
 ByTask = dict[str, unlabelled.Texts | errors.UserError]
 
 
@@ -21,20 +21,21 @@ def parse(
   """Parses a request's body; returns a dict, task -> texts, for each input.
 
   The body is `{"inputs": [INPUT, ...], "task": NAME}`. An input is a text, a
-  list of one or two texts, or an object with the field names that the task's
-  kind reads. Without "task", every task gets each input that has all the texts
-  it reads; from a list of two texts, a task of single texts gets the first. If
-  a task refuses an input, for example an empty text, the dict has an error in
-  place of that task's texts. The other tasks and inputs are not affected.
+  list of one or two texts, or an object with the fields that the task's kind
+  reads. Without "task", an input is for every task that finds all its texts in
+  the input; if the input is a list of two texts, a task that reads one text
+  gets only the first text. If a task refuses an input, for example an empty
+  text, the dict has an error in place of that task's texts. The other tasks and
+  inputs are not affected.
 
   Args:
     body: the body, JSON in UTF-8.
     tasks: name -> task.
     max_inputs: highest number of inputs.
-    max_characters: highest number of characters in one input's texts together.
+    max_characters: highest number of characters in all texts of one input.
 
   Raises:
-    errors.UserError: the body has another form, exceeds a limit, or all tasks
+    errors.UserError: the body is malformed or exceeds a limit, or all tasks
       refuse all inputs.
   """
   try:
@@ -94,9 +95,10 @@ def parse(
 def _read_all(
   tasks: Mapping[str, task_lib.Task], item: object, where: str
 ) -> ByTask:
-  """Returns task -> texts of an input, for all tasks that can read it.
+  """Returns task -> texts of an input, for all tasks that can read the input.
 
-  If no task can read the input, each task has an error in place of texts.
+  A task that refuses the texts has an error in their place. If no task can read
+  the input, the dict has an error for every task.
   """
   try:
     texts = [] if isinstance(item, dict) else unlabelled.listed(item, where)

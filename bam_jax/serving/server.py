@@ -14,7 +14,7 @@ from bam_jax.inference import model as model_lib
 from bam_jax.runtime import preemption
 from bam_jax.serving import app
 
-# Seconds after a signal in which accepted requests are still answered.
+# Seconds for which accepted requests are still answered after a signal.
 _LAST = 30
 # Seconds until an idle connection is closed. Proxies close idle connections
 # earlier, so they don't send a request into a connection that is being closed.
@@ -29,9 +29,9 @@ class Protocol(h11_impl.H11Protocol):
   forever.
 
   Attributes:
-    head_seconds: highest time from the first byte of a request until its head
-      is complete. A connection that has sent nothing is closed after the time
-      for idle connections.
+    head_seconds: most seconds from the first byte of a request until the head
+      of the request is complete. A connection that has sent nothing is closed
+      like an idle connection.
   """
 
   head_seconds = 10.0
@@ -67,7 +67,7 @@ class Protocol(h11_impl.H11Protocol):
 def bind(host: str, port: int) -> socket.socket:
   """Binds the server's address and returns the socket.
 
-  It is called before models are loaded, so that a wrong address is reported
+  Call it before the models are loaded, so that a wrong address is reported
   early. Port 0 means any free port.
 
   Raises:
@@ -123,8 +123,9 @@ def serve(
 ) -> None:
   """Serves a compiled model until a preemption signal arrives.
 
-  Requests that wait at that time are still answered. While the server runs,
-  uvicorn handles the signals. `listener` is the socket from `bind`.
+  Requests that are waiting when the signal arrives are still answered. While
+  the server runs, uvicorn handles the signals. `listener` is the socket from
+  `bind`.
   """
   server = uvicorn.Server(config_of(model, name, app.Limits()))
   logging.getLogger('uvicorn').setLevel(logging.WARNING)

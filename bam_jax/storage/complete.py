@@ -1,7 +1,7 @@
 """Finds the complete parts of a work directory that is still being written.
 
-A shard set, a checkpoint or a finished run has a sentinel file, which is
-written last. Files that are not in such a folder are complete at any time: they
+The folder of a shard set, a checkpoint or a finished run has a sentinel file,
+which is written last. Files outside such folders are complete at any time: they
 are replaced by a rename, or grow by whole lines.
 """
 
@@ -52,7 +52,7 @@ class Found(NamedTuple):
   Attributes:
     sentinels: the sentinel files of all complete folders.
     files: name -> path to read, for all files that may have changed. For a file
-      of a checkpoint, it is a hard link, which the run does not delete.
+      of a checkpoint, the path is a hard link, which the run does not delete.
     steps: folder of a run's checkpoints -> the steps to keep.
   """
 
@@ -79,8 +79,9 @@ def is_checkpoint(name: str) -> bool:
 def is_superseded(
   root: Path, name: str, steps: Mapping[str, list[int]]
 ) -> bool:
-  """Whether a file belongs to a checkpoint that its run has since deleted.
+  """Whether a file belongs to a checkpoint that its run no longer keeps.
 
+  Also returns True for the training state that a finished run has deleted.
   Returns False for a file that is missing for another reason, for example
   because someone removed the folder of the run. `steps` is `Found.steps`.
   """
@@ -89,7 +90,7 @@ def is_superseded(
     return False
   if int(match[2]) not in steps[match[1]]:
     return True
-  # A finished run deletes what only a resumed run would need.
+  # A finished run deletes the state that only a resumed run would need.
   return match[3] == 'train' and not (root / match[0]).exists()
 
 
@@ -101,7 +102,8 @@ def find(root: Path, stage: Path, known: Sentinels) -> Found:
     stage: a folder on the same file system, which is emptied first. The files
       of checkpoints are hard-linked into it, because a run may delete its
       checkpoints at any time.
-    known: sentinels of an earlier call; folders unchanged since are skipped.
+    known: sentinels of an earlier call; folders that have not changed since
+      that call are skipped.
 
   Raises:
     OSError: a file cannot be read, or the file system has no hard links.
@@ -111,7 +113,8 @@ def find(root: Path, stage: Path, known: Sentinels) -> Found:
     shutil.rmtree(stage, ignore_errors=True)
     try:
       found = _find(root, stage, known, before)
-      # A checkpoint is deleted only after its successor is complete.
+      # A checkpoint is deleted only after its successor has a sentinel. So if
+      # no sentinel has changed, `found` has everything.
       if _find_sentinels(root) == before:
         return found
     except (OSError, ValueError):

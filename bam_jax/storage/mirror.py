@@ -30,7 +30,7 @@ from bam_jax.storage import stores
 
 INDEX = 'MIRROR.json'
 EVERY = 10.0  # seconds between two uploads
-PATIENCE = 300.0  # seconds for which uploads may fail
+PATIENCE = 300.0  # seconds of failing uploads, then the run is stopped
 
 _OWN_FOLDER = '.mirror'  # below the scratch
 _BATCH = 64  # files that are copied in parallel
@@ -42,8 +42,8 @@ Index = dict[str, list[object]]
 class Mirror:
   """Context manager that keeps an object store equal to a local scratch.
 
-  On entry, it downloads the files of the store into the scratch. After its end,
-  the store has everything that is complete in the scratch.
+  On entry, it downloads the files of the store into the scratch. On exit, it
+  uploads everything that is complete in the scratch.
   """
 
   def __init__(
@@ -119,8 +119,8 @@ class Mirror:
   def _download_all(self) -> None:
     """Downloads missing files; deletes local files that differ from the store.
 
-    If this scratch was the last one to write the store, its files are as new or
-    newer, so none is deleted.
+    If this scratch was the last one to write to the store, no local file is
+    deleted, because no file in the store can be newer.
     """
     state = self._own / 'state.json'
     known = None
@@ -155,7 +155,7 @@ class Mirror:
         path = self._scratch / name
         if self._measure(name, path) != self._index.get(name):
           path.unlink()
-          # Remove empty folders: Orbax would take one for a checkpoint.
+          # Orbax would take an empty folder for a checkpoint.
           with contextlib.suppress(OSError):
             os.removedirs(path.parent)
     self._download(
@@ -183,8 +183,8 @@ class Mirror:
         path.parent.mkdir(parents=True, exist_ok=True)
       self._store.download(targets)
       for name, path in targets.items():
-        # Only files in such folders are checked: others may be newer than the
-        # index.
+        # Only files in folders with a sentinel are checked: other files may be
+        # newer than the index.
         is_equal = list(columns.measure(path)) == self._index[name]
         if complete.is_in_folder(name) and not is_equal:
           raise errors.UserError(
@@ -254,7 +254,7 @@ class Mirror:
     return entry
 
   def _read_index(self) -> tuple[str, Index]:
-    """Returns the writer and the files of the index; both empty if missing."""
+    """Returns the index's writer and files; both are empty if it is missing."""
     data = self._store.read(INDEX)
     if data is None:
       return '', {}

@@ -17,11 +17,14 @@ _VERSIONS = '.versions.json'
 
 
 def download_tables(config: config_lib.Config) -> config_lib.Config:
-  """Downloads raw files from the URL `data.dir`; returns a config for the copy.
+  """Downloads raw files from the URL `data.dir` to the user's cache.
 
   Files that have not changed in the store are not downloaded again. A file that
-  is missing in the store is skipped here, and the reader of its task reports
-  it.
+  is missing in the store is skipped here; reading the rows of its task then
+  raises an error if the file is needed.
+
+  Returns:
+    The configuration with the local folder as `data.dir`.
 
   Raises:
     errors.UserError: the store cannot be read, the files cannot be written, or
@@ -56,7 +59,8 @@ def download_tables(config: config_lib.Config) -> config_lib.Config:
       store.download({name: partial})
       partial.replace(path)
     versions[name] = version
-  # Delete files that the store no longer has: a pattern would match them.
+  # Delete files that the store no longer has; otherwise a pattern in the
+  # configuration would still match them.
   for name in before.keys() - versions.keys():
     (folder / name).unlink(missing_ok=True)
   files.write_json(record, versions)
@@ -68,7 +72,7 @@ def download_tables(config: config_lib.Config) -> config_lib.Config:
 
 
 def _find(store: stores.Store, file: str, format: str) -> list[str]:
-  """Returns the names of the objects that match a path or a pattern."""
+  """Returns the names of the objects that belong to a path or a pattern."""
   if format in formats.FORMATS and formats.FORMATS[format].is_folder:
     return store.names(file)
   if not glob.has_magic(file):

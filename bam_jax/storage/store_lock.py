@@ -26,7 +26,8 @@ FILE = 'LOCK'
 STALE = 180.0  # seconds without a heartbeat
 
 _HEARTBEAT = 30.0  # seconds between two heartbeats
-# Seconds until a process that took over at the same time is visible here.
+# Seconds to wait after a takeover, so that this process sees if another one has
+# taken over at the same time.
 _SETTLE = 2.0
 
 
@@ -138,8 +139,8 @@ class StoreLock:
           logging.warning('%s', e)
           self._preemption_signal.trigger()
           return
-        # Else the store failed. It may work at the next heartbeat, and uploads
-        # report the failure.
+        # Otherwise the store failed. It may work again at the next heartbeat,
+        # and failed uploads are reported.
 
   def _content(self) -> bytes:
     return json.dumps(self._mine | {'heartbeat': time.time()}).encode()

@@ -115,7 +115,10 @@ class Store:
     return []
 
   def version(self, name: str) -> str | None:
-    """Returns a string that changes with an object; None if it is missing."""
+    """Returns a string that changes if the object's content changes.
+
+    Returns None if the object does not exist.
+    """
     with self._report_errors(), contextlib.suppress(FileNotFoundError):
       info = self._files.info(name)
       # S3 writes ETag, Google Cloud Storage etag.

@@ -1,9 +1,9 @@
 """Extractive question answering: the answer is a span of the context.
 
-Each token has two logits: for the start and for the end of the answer. A start
-and an end at [CLS] mean that there is no answer. A long context is split into
-windows, and the best answer of all windows is predicted, as in BERT's
-`run_squad.py`.
+Each token has two logits: one for the start and one for the end of the answer.
+A start and an end at [CLS] mean that there is no answer. A long context is
+split into windows, and the best answer of all windows is predicted, as in
+BERT's `run_squad.py`.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -63,14 +63,14 @@ class Window(NamedTuple):
   uid: str
   input_ids: np.ndarray
   length_a: int
-  # First and last token of the answer; 0, 0 if the window does not contain the
-  # answer; nan if the example has no label.
+  # [2]: positions of the first and last token of the answer; zeros if the
+  # window does not contain the answer; nan if the example has no label.
   label: np.ndarray
-  # First and end character of each token in the context; -1, -1 for tokens
-  # that are not in the context.
+  # First character and end character (exclusive) of each token; two values of
+  # -1 for a token that is not in the context.
   spans: np.ndarray
   # Only the first window of an example has `context` and `answers`; both are
-  # empty in its other windows.
+  # empty in the other windows.
   context: str
   answers: str  # The gold texts as JSON.
 
@@ -112,7 +112,7 @@ class Answers(kind_bases.PerToken):
   def parse(
     self, task: task_lib.Task, value: task_lib.Answers, where: str
   ) -> task_lib.Answers:
-    """Returns the answers unchanged; each has its text and first character.
+    """Returns the answers unchanged, each as (text, position in the context).
 
     Raises:
       errors.UserError: there is no answer, and the task is not `unanswerable`.
@@ -141,9 +141,9 @@ class Answers(kind_bases.PerToken):
   ) -> Iterator[Window]:
     """Cuts contexts into windows that begin `task.stride` tokens apart.
 
-    A stride of 0 means half of the room for the context. A question may
-    fill half of a window; a longer question is truncated. The training target
-    is the first gold answer, in each window that contains the whole answer.
+    A stride of 0 means half of the room for the context. A question may fill
+    up to half of a window; a longer question is truncated. The training target
+    is the first gold answer if the window contains all of it, else "no answer".
     """
     separators = [tokenizer.sep_id] * tokenizer.num_separators
     budget = max_length - 2 - len(separators)
@@ -199,7 +199,7 @@ class Answers(kind_bases.PerToken):
   def token_targets(
     self, task: task_lib.Task, rows: kind.Rows, chosen: np.ndarray
   ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns one-hot start and end targets, and a loss weight of 1 or 0.
+    """Returns one-hot start and end targets, and the loss weight of each token.
 
     [CLS] and the tokens of the context have the weight 1, other tokens 0.
     """
@@ -213,9 +213,10 @@ class Answers(kind_bases.PerToken):
   def teacher_probs(
     self, logits: np.ndarray, temperature: float, rows: kind.Rows | None = None
   ) -> np.ndarray:
-    """Returns each token's probability to be the start and to be the end.
+    """Returns the start probability and the end probability of each token.
 
-    In each window, the probabilities of [CLS] and the context sum up to 1.
+    In each window, the start probabilities of [CLS] and the context tokens sum
+    up to 1, and so do the end probabilities.
     """
     lengths, candidate = _candidates(rows, np.arange(len(rows)))
     begins = np.cumsum(lengths) - lengths
@@ -252,7 +253,7 @@ class Answers(kind_bases.PerToken):
   def constant_logits(
     self, task: task_lib.Task, train: kind.Rows, rows: kind.Rows
   ) -> np.ndarray:
-    """Predicts "no answer" if the task's questions may have none."""
+    """Predicts "no answer"; raises NoConstant if not `task.unanswerable`."""
     if not task.unanswerable:
       raise kind.NoConstant('an answer is a part of its own context')
     offsets = rows.ragged('input_ids')[1]
@@ -263,7 +264,7 @@ class Answers(kind_bases.PerToken):
   def tally(
     self, task: task_lib.Task, logits: np.ndarray, rows: kind.Rows
   ) -> np.ndarray:
-    """Returns exact match, F1 and the constant 1 of each example, [N, 3]."""
+    """Returns [exact match, F1, 1] of each example; the 1 counts examples."""
     return _tally(_predictions(task, logits, rows), rows)
 
   def outputs(
@@ -271,7 +272,7 @@ class Answers(kind_bases.PerToken):
   ) -> dict[str, np.ndarray]:
     """Returns `uid`, `prediction`, `tally` and `confidence` of each example.
 
-    `confidence`, [N], is the probability of the predicted answer.
+    `confidence`, [examples], is the probability of the predicted answer.
     """
     found = list(_predictions(task, logits, rows))
     texts = [plain_text.one_line(each.text) for each in found]
@@ -296,7 +297,7 @@ class Answers(kind_bases.PerToken):
   def differing_parts(
     self, task: task_lib.Task, label: task_lib.Answers, other: task_lib.Answers
   ) -> list[int]:
-    """Returns [] if the first answer equals any answer of `other`, else [0]."""
+    """Returns [] if `other` contains the first answer of `label`, else [0]."""
     text = label[0][0] if label else ''
     known = self.label_value(task, other)
     is_equal = squad_metrics.best(squad_metrics.exact_match, text, known)
@@ -326,7 +327,7 @@ class Answers(kind_bases.PerToken):
     """Predicts `answer`, `start` and `end`; all are None if there is no answer.
 
     `start` and `end` count characters of the context; `end` is exclusive. The
-    prediction's `text` is the answer as one line; empty if there is no answer.
+    prediction's `text` is the answer as one line, or empty if there is none.
     """
     found = []
     for uid, text, start, _ in _predictions(task, logits, rows):
@@ -351,9 +352,9 @@ class Answers(kind_bases.PerToken):
 def _first_answer(
   example: task_lib.Example, spans: np.ndarray
 ) -> tuple[int, int] | None:
-  """Returns the first and last context token of the first gold answer.
+  """Returns the context tokens where the first gold answer begins and ends.
 
-  None if there is no answer, or if the answer has no token.
+  Returns None if there is no answer, or if the answer has no token.
   """
   if not example.label:
     return None
@@ -393,12 +394,13 @@ class _Predicted(NamedTuple):
   text: str
   start: int  # The answer's first character.
   # Probability of the start times probability of the end, in the window with
-  # the answer. For no answer: the lowest such product at [CLS] of any window.
+  # the answer. Without an answer, it is the product at [CLS], in the window
+  # where this product is lowest.
   confidence: float
 
 
 def _tally(found: Iterable[_Predicted], rows: kind.Rows) -> np.ndarray:
-  """Returns exact match, F1 and the constant 1 of each example, [N, 3]."""
+  """Returns [exact match, F1, 1] of each example; the 1 counts examples."""
   result = []
   first_windows = windows.examples_of(rows.uids)[1][:-1]
   for each, row in zip(found, first_windows, strict=True):
@@ -439,7 +441,7 @@ def _predictions(
 
 
 def _best(logits: np.ndarray) -> tuple[float, int, int]:
-  """Returns score, start and end of the best answer in [tokens, 2] logits."""
+  """Finds the best answer for [tokens, 2] logits: score, first, last token."""
   best = -np.inf, 0, 0
   for more in range(min(_LONGEST, len(logits))):
     sums = logits[: len(logits) - more, 0] + logits[more:, 1]

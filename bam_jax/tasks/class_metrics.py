@@ -26,7 +26,7 @@ def f1(
   """F1 of class 1, 0 to 1; nan if class 1 is neither predicted nor gold."""
   predictions, gold = resampled.check(predictions, gold)
   predicted, positive = predictions == 1, gold == 1
-  # 2PR / (P + R) with both denominators multiplied out.
+  # Equal to 2PR / (P + R), but also defined if P or R is not.
   hits = resampled.total(predicted & positive, counts)
   either = resampled.total(predicted, counts) + resampled.total(
     positive, counts
@@ -40,8 +40,8 @@ def _class_totals(
   """Counts true positives, predictions and gold examples of each class.
 
   Returns:
-    [3, c, ..., B], the three counts of c classes or labels. For classification,
-    these are only the classes that are predicted or gold in any example.
+    [3, c, ..., B], the three counts of c classes or labels. In classification,
+    the c classes are only those that are predicted or gold in some example.
   """
   if np.ndim(gold) == 2:
     predicted, actual = np.moveaxis(predictions, -1, 0) == 1, gold.T == 1
@@ -65,9 +65,9 @@ def macro_f1(
 ) -> np.ndarray:
   """Mean F1 of the classes or labels, 0 to 1.
 
-  A class that is neither predicted nor gold is left out of the mean. A label
-  that is neither predicted nor gold has an F1 of 0. Both rules are those of
-  scikit-learn. The result is nan if no label is predicted or gold.
+  In classification, a class that is neither predicted nor gold is left out of
+  the mean. In a multi-label task, such a label has an F1 of 0. scikit-learn has
+  the same two rules. The result is nan if no label is predicted or gold.
   """
   hits, predicted, actual = _class_totals(predictions, gold, counts)
   either = predicted + actual
@@ -83,7 +83,8 @@ def micro_f1(
 ) -> np.ndarray:
   """F1 from the summed counts of all classes or labels, 0 to 1.
 
-  For classes it equals the accuracy. nan if no label is predicted or gold.
+  In classification, the result equals the accuracy. The result is nan if no
+  label is predicted or gold.
   """
   totals = np.sum(_class_totals(predictions, gold, counts), axis=1)
   return resampled.ratio(2 * totals[0], totals[1] + totals[2])
@@ -94,7 +95,7 @@ def weighted_f1(
 ) -> np.ndarray:
   """Mean F1 of the classes or labels, weighted by the number of gold examples.
 
-  0 to 1; nan if no label is predicted or gold.
+  The result is 0 to 1, or nan if no label is predicted or gold.
   """
   hits, predicted, actual = _class_totals(predictions, gold, counts)
   either = predicted + actual
@@ -117,14 +118,14 @@ def per_class(
 ) -> dict[str, np.ndarray]:
   """Returns `precision`, `recall`, `f1` and `rows` of each class or label, [c].
 
-  `rows` is the number of gold examples. The three metrics are 0 to 1. They are
-  nan if undefined: precision if the class is never predicted, recall if it is
-  never gold, F1 if it is neither predicted nor gold.
+  `rows` is the number of gold examples. The three metrics are 0 to 1, or nan:
+  precision is nan if the class is never predicted, recall is nan if the class
+  is never gold, and F1 is nan if the class is never predicted and never gold.
 
   Args:
     predictions: [N] class indices, or [N, c] 0 or 1 for each label.
     gold: the gold classes or labels, with the shape of `predictions`.
-    num_classes: c.
+    num_classes: number of classes or labels, c.
   """
   if np.ndim(gold) == 1:
     predictions, gold = (
@@ -145,10 +146,11 @@ def matthews(
 ) -> np.ndarray:
   """Matthews correlation for any number of classes, -1 to 1.
 
-  It is the covariance of the one-hot assignments, divided by the square root of
-  the product of their variances (Gorodkin 2004, "Comparing two K-category
-  assignments by a K-category correlation coefficient"). For two classes it is
-  the usual Matthews coefficient. nan if either input is constant.
+  It is the covariance of the one-hot predictions and the one-hot gold labels,
+  divided by the square root of the product of both variances (Gorodkin 2004,
+  "Comparing two K-category assignments by a K-category correlation
+  coefficient"). For two classes it is the usual Matthews coefficient. It is nan
+  if all predictions are equal or all gold labels are equal.
   """
   hits, predicted, actual = _class_totals(predictions, gold, counts)
   rows = np.sum(actual, axis=0)
@@ -166,9 +168,10 @@ def roc_auc(
   negative example; a tie counts half (Hanley and McNeil 1982, "The Meaning and
   Use of the Area under a Receiver Operating Characteristic (ROC) Curve").
 
-  If there are two classes, the second class is positive. For more classes, and
-  for labels, the result is the mean over all of them, each against the rest. It
-  is nan if a class or label is gold in no example or in every example.
+  If there are two classes, the second class is positive. For more classes, the
+  result is the mean over the classes, each against the rest; for labels, the
+  mean over the labels. It is nan if a class or label is gold in no example or
+  in every example.
   """
 
   def area(
@@ -189,9 +192,9 @@ def average_precision(
   """Average precision, 0 to 1: the sum of precision x step in recall.
 
   There is one step for each distinct score, without interpolation. If there are
-  two classes, the second class is positive. For more classes, and for labels,
-  the result is the mean over all of them, each against the rest. A class or
-  label that is gold in no example counts as 0.
+  two classes, the second class is positive. For more classes, the result is the
+  mean over the classes, each against the rest; for labels, the mean over the
+  labels. A class or label that is gold in no example counts as 0.
   """
 
   def precision(
@@ -214,8 +217,9 @@ def _mean_over_classes(
 ) -> np.ndarray:
   """Averages a two-class metric over classes or labels, each against the rest.
 
-  `metric` takes scores [N], positives [N, 1] bool and weights [N, B], and
-  returns [B]. The result is nan if a score is not finite.
+  If there are two classes, only the second class is scored. `metric` takes
+  scores [N], positives [N, 1] bool and weights [N, B], and returns [B]. The
+  result is nan if a score is not finite.
   """
   scores, gold = np.asarray(class_scores, np.float64), np.asarray(gold)
   *leading, rows, width = scores.shape

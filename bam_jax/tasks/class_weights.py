@@ -1,9 +1,10 @@
 """Class weights for the loss of the gold labels.
 
 An entry of `Task.class_weights` is `LABEL=NUMBER` or `balanced`. The balanced
-weight of a class is N / (K n): N gold labels in total, K classes that occur, n
-gold labels of this class (King and Zeng 2001, "Logistic Regression in Rare
-Events Data"; scikit-learn's `class_weight='balanced'`).
+weight of a class is N / (K n), where N is the number of all gold labels, K is
+the number of classes that occur, and n is the number of gold labels of this
+class (King and Zeng 2001, "Logistic Regression in Rare Events Data";
+scikit-learn's `class_weight='balanced'`).
 """
 
 from collections.abc import Sequence
@@ -54,7 +55,7 @@ def parse(entries: Sequence[str], labels: Sequence[str]) -> dict[str, float]:
 
 
 def balance(counts: np.ndarray) -> np.ndarray:
-  """Returns the balanced weights for counts [..., k]; 1 if a count is 0.
+  """Returns the balanced weights for counts [..., k]; a count of 0 gives 1.
 
   >>> balance(np.array([30, 10, 0])).tolist()
   [0.6666666666666666, 2.0, 1.0]

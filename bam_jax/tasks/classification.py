@@ -161,10 +161,11 @@ def masked_log_softmax(logits: jax.Array, mask: jax.Array) -> jax.Array:
 
   Args:
     logits: [..., C].
-    mask: [..., C] bool; at least one output per distribution is True.
+    mask: [..., C] bool; at least one of the C outputs must be True.
 
   Returns:
-    [..., C]; 0 if `mask` is False, because -inf times a target of 0 is nan.
+    [..., C] log-probabilities. They are 0 where `mask` is False, because -inf
+    times a target of 0 would be nan.
   """
   log_probs = jax.nn.log_softmax(jnp.where(mask, logits, -jnp.inf))
   return jnp.where(mask, log_probs, 0.0)

@@ -6,12 +6,12 @@ model can transfer what it learns between tasks. There are two suites:
 
   NEW_WORDS  five tasks. Some words are used only in `train`, and other words
              only in `dev` and `test`. A model needs a pretrained encoder that
-             knows these other words. Few training labels are wrong; some texts
-             are ambiguous.
+             knows the words of `dev` and `test`. Few training labels are wrong;
+             some texts are ambiguous.
   REVIEWS    four tasks about reviews, which the demo trains. All splits use the
-             same words, so that a random encoder can learn them. Many training
-             labels are wrong, as if careless people had given them; the labels
-             of `dev` are right.
+             same words, so that an encoder with random weights can learn them.
+             Many training labels are wrong, as if careless people had given
+             them; the labels of `dev` are right.
 """
 
 from collections.abc import Callable, Sequence
@@ -55,7 +55,7 @@ def _concept(entry: str, category: str) -> _Concept:
 
 
 def _halves(words: str) -> list[list[str]]:
-  """Splits a list at the slash: training words, then dev and test words."""
+  """Splits a word list at `/`: words of train, and words of dev and test."""
   return [half.split() for half in words.split('/')]
 
 
@@ -66,7 +66,8 @@ _CONCEPTS = {
   for category, words in _DATA['concepts'].items()
 }
 _POLAR = [_halves(_DATA['polar'][name]) for name in ('bad', 'good')]
-# Polar word -> what it adds to a review's grade: -1 or 1; strong words -2 or 2.
+# Polar word -> number that the word adds to a review's grade: -1 or 1, or -2 or
+# 2 for a strong word.
 _GRADES = {
   word: (2 * polarity - 1) * (1 + (word in _DATA['polar']['strong'].split()))
   for polarity, halves in enumerate(_POLAR)
@@ -103,12 +104,12 @@ class _Draw:
     return self.one(self.concept(category).words)
 
   def any_word(self, category: str) -> str:
-    """Draws a word of a category from the training or held-out words."""
+    """Draws a word of a category, from the words of all splits."""
     concepts = [*itertools.chain(*_CONCEPTS[category])]
     return self.one(self.one(concepts).words)
 
   def unlike(self, concept: _Concept) -> str:
-    """Draws a word of the concept's category that has another meaning."""
+    """Draws a word from the category of a concept, with another meaning."""
     near = _CONCEPTS[concept.category][self._half]
     return self.one(self.other(near, concept).words)
 
@@ -179,9 +180,10 @@ def _nli(draw: _Draw) -> _Row:
 
 
 def _similarity(draw: _Draw) -> _Row:
-  """Draws two texts and a score from 0 to 5: their shared meanings plus noise.
+  """Draws two texts and a score from 0 to 5 for their similarity.
 
-  The score is a weighted count of the concepts that both texts share.
+  The score is a weighted count of the concepts that both texts share, plus
+  noise.
   """
   scene, other = draw.scene(), draw.scene()
   level = draw.below(101)
@@ -225,9 +227,10 @@ def _verdict(draw: _Draw) -> _Row:
 
 
 def _visit(draw: _Draw) -> _Row:
-  """Draws two reviews, and 1 if the sum of their grades is above 0, else 0.
+  """Draws two reviews and a label for the sum of their grades.
 
-  If the sum is 0, the label is random.
+  The label is 1 if the sum is above 0, 0 if it is below 0, and random if the
+  sum is 0.
   """
   (first, grade), (second, other) = _review(draw), _review(draw)
   grade += other
@@ -283,7 +286,7 @@ TASKS: dict[str, task_lib.Task] = {name: _task(name) for name in _MAKERS}
 def generate(
   task_name: str, split: str, rows: int | None = None
 ) -> list[task_lib.Example]:
-  """Generates the rows of a split, which are the same on every machine.
+  """Generates the rows of a split; the rows are the same on every machine.
 
   All rows have different texts. A score is a multiple of 0.1 from 0 to 5. The
   split `test` has no labels.
@@ -291,8 +294,8 @@ def generate(
   Args:
     task_name: a key of `TASKS`.
     split: `train`, `dev` or `test`.
-    rows: number of rows; a larger number only appends rows. None: the number in
-      demo.toml.
+    rows: number of rows; a larger number only appends rows. None means the
+      number in demo.toml.
 
   Raises:
     KeyError: the task or split is unknown.
@@ -323,9 +326,9 @@ def vocabulary() -> tuple[str, ...]:
   """Makes a WordPiece vocabulary for an encoder with random weights.
 
   Returns:
-    The special tokens, [PAD] first; the letters, each also as a `##`
-    continuation, which spell any lower-case word; then every word and
-    punctuation mark of all tasks.
+    The special tokens, [PAD] first; then the letters a to z, first plain and
+    then with `##`, so that they can spell any lower-case word; then every word
+    and punctuation mark of all tasks.
   """
   words = {
     word

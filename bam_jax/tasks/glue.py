@@ -53,7 +53,7 @@ def _task(
   metrics: tuple[str, ...] = ('accuracy',),
   **more: object,
 ) -> task_lib.Task:
-  """Declares a task; the last metric enters the paper's average."""
+  """Declares a task; the paper's average uses the task's last metric."""
   return task_lib.Task(
     name=name,
     kind=kinds.KINDS['classification' if 'labels' in more else 'regression'],

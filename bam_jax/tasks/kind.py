@@ -45,7 +45,7 @@ class NoConstant(Exception):
 class Features(NamedTuple):
   """An example, or one window of a long example, as token ids."""
 
-  uid: str  # Has a suffix for swapped copies and windows.
+  uid: str  # A swapped copy, or a window after the first, has a suffix.
   # [tokens]. One text: [CLS] a [SEP]. A pair: [CLS] a [SEP] b [SEP]; some
   # tokenizers put two [SEP] between the texts. The pair of a bi-encoder:
   # [CLS] a [SEP] [CLS] b [SEP].
@@ -87,7 +87,7 @@ class Prediction(NamedTuple):
 class Decided(NamedTuple):
   """A saved prediction in the form of a parsed label.
 
-  A prediction has parts: the class, each label, or the tag of each word.
+  The parts of a prediction are the class, all labels, or the tags of all words.
   """
 
   label: task_lib.Label
@@ -100,15 +100,15 @@ class Kind(abc.ABC):
 
   # Name in configurations, fingerprints and records.
   name: ClassVar[str]
-  # What is scored: the metrics whose `Metric.measures` contain it are allowed.
+  # What is scored; an allowed metric has this word in `Metric.measures`.
   measures: ClassVar[str]
-  # Metrics of a task that does not name its metrics.
+  # Metrics of a task that does not name any metrics.
   default_metrics: ClassVar[tuple[str, ...]]
   # File formats that can hold rows of this kind.
   formats: ClassVar[tuple[str, ...]] = ('tsv', 'jsonl')
-  # Numbers of text columns that a declaration may have.
+  # Allowed numbers of text columns in the declaration of a task.
   num_texts: ClassVar[tuple[int, ...]] = (1, 2)
-  # Names of the text columns and the label column; None if a task names them.
+  # Names of text columns and label column; None if each task names its own.
   columns: ClassVar[tuple[tuple[str, ...], str] | None] = None
   # Additional fields of the features: name, type, and number of values per row
   # (None if it varies).
@@ -122,13 +122,13 @@ class Kind(abc.ABC):
   # Whether outputs are per token, not per example. If so, a long example is
   # split into windows, not truncated.
   per_token: ClassVar[bool] = False
-  # Whether a long example may be split into windows whose outputs are joined;
+  # Whether a long example may be split into windows whose outputs are pooled;
   # see `Task.windows`.
   joins_windows: ClassVar[bool] = False
   # Content of rows with named fields; see `Table.holds`.
   holds: ClassVar[Literal['texts', 'words', 'answers']] = 'texts'
-  # If an official scorer reads a JSON file id -> value: the field of a row that
-  # has the id, and the key in `Prediction.said` that has the value.
+  # For kinds whose official scorer reads a JSON file id -> value: the row field
+  # with the id, and the key of `Prediction.said` with the value.
   by_id: ClassVar[tuple[str, str] | None] = None
   # Whether the words of a text are tokenised one by one.
   of_words: ClassVar[bool] = False
@@ -165,7 +165,7 @@ class Kind(abc.ABC):
     return tuple(name for name, m in metrics if self.measures in m.measures)
 
   def with_head(self, head: str, loss: str = 'squared_error') -> 'Kind':
-    """Returns the kind with the model's regression head and loss."""
+    """Returns this kind, with the given head and loss if it is regression."""
     return self
 
   @abc.abstractmethod
@@ -189,7 +189,7 @@ class Kind(abc.ABC):
     raise NotImplementedError
 
   def division_unit(self, texts: tuple[str, ...]) -> tuple[str, ...]:
-    """Returns a key; rows with equal keys go together to training or dev."""
+    """Returns a key; rows with equal keys all go to training, or all to dev."""
     return tuple(sorted(texts))
 
   def label_width(self, task: task_lib.Task) -> int | None:
@@ -215,7 +215,7 @@ class Kind(abc.ABC):
 
     `rows` are the training rows, whose labels are counted for `balanced`. The
     returned task has weighted targets and constant losses. If each label is a
-    separate yes/no decision, the declared weights are weights of yes.
+    separate yes/no decision, the declared weights apply to yes only.
     """
     if not task.class_weights:
       return task
@@ -245,18 +245,18 @@ class Kind(abc.ABC):
 
   @abc.abstractmethod
   def constant_loss(self, task: task_lib.Task, rows: Rows) -> float:
-    """Mean loss of the best constant prediction, which is the mean gold target.
+    """Mean loss of a constant prediction minus mean loss of a perfect one.
 
-    The loss of a perfect prediction is subtracted: 0 if all labels are equal.
+    The constant is the mean gold target. If all labels are equal, this is 0.
     """
 
   def constant_logits(
     self, task: task_lib.Task, train: Rows, rows: Rows
   ) -> np.ndarray:
-    """Returns constant logits for N rows, or for all their tokens.
+    """Returns constant logits for rows, [N, c], or for tokens, [tokens, c].
 
-    They predict the most frequent label, or the mean score, of the training
-    rows: [N, c] or [tokens, c] float32.
+    The float32 logits predict the most frequent label, or the mean score, of
+    the training rows `train`.
 
     Raises:
       NoConstant: the task has no constant prediction.
@@ -266,13 +266,13 @@ class Kind(abc.ABC):
   def join_windows(
     self, task: task_lib.Task, logits: np.ndarray, rows: Rows
   ) -> tuple[Sequence[str], np.ndarray, np.ndarray]:
-    """Joins the logits of each example's windows, if the task has windows.
+    """Pools the logits of each example's windows by `Task.windows`.
 
-    `Task.windows` selects how. If it is empty, each row is one example.
+    If `Task.windows` is empty, each row is one example; nothing is pooled.
 
     Returns:
-      The uids of the M examples, their logits [M, c], and the index of each
-      example's first row, [M] int64.
+      The uids of the M examples; their logits, [M, c] (log-probabilities if
+      classes are pooled); and the index of each example's first row, [M] int64.
     """
     return rows.uids, logits, np.arange(len(rows.uids))
 
@@ -312,7 +312,7 @@ class Kind(abc.ABC):
   def outputs(
     self, task: task_lib.Task, logits: np.ndarray, rows: Rows
   ) -> dict[str, np.ndarray]:
-    """Returns the arrays that a run saves: `uid` and others, most [N, ...]."""
+    """Returns the arrays that a run saves: `uid` and more, most per example."""
 
   @abc.abstractmethod
   def read_outputs(
@@ -330,7 +330,7 @@ class Kind(abc.ABC):
   def decided(
     self, task: task_lib.Task, arrays: Mapping[str, np.ndarray]
   ) -> list[Decided] | None:
-    """Reads N predictions from saved `outputs`; None if the kind saves none.
+    """Reads each example's prediction from saved `outputs`; None if not saved.
 
     Raises:
       KeyError, ValueError: see `read_outputs`.
@@ -340,7 +340,7 @@ class Kind(abc.ABC):
   def contradiction(
     self, task: task_lib.Task, decided: Decided, label: task_lib.Label
   ) -> float | None:
-    """Returns how strongly a prediction contradicts a label; None if it agrees.
+    """Returns how strongly prediction and label disagree; None if they agree.
 
     The strength is the highest confidence among the parts that differ, 0-1, or
     nan if the confidence is unknown. For scores, the strength is the distance
@@ -379,7 +379,7 @@ class Kind(abc.ABC):
   def input_names(self, task: task_lib.Task) -> list[tuple[str, ...]]:
     """Returns the alternative lists of field names that an input may use.
 
-    The last list names the values of an input that has no field names.
+    If an input has values without names, the last list names these values.
     """
     common = _TEXT_NAMES[: 2 if task.is_pair else 1]
     own = task.tables[task.train_split].text
@@ -419,7 +419,7 @@ class Kind(abc.ABC):
     """Names of the probability columns in a file of predictions.
 
     The names are the labels. If any label equals the name of another column
-    (`uid`, `prediction` or one of `others`), all names are p(LABEL).
+    (`uid`, `prediction` or one of `others`), all columns are named p(LABEL).
     """
     if not self.has_probabilities:
       return []

@@ -1,4 +1,4 @@
-"""Base classes of kinds: outputs per example or per token, and their scoring.
+"""Base classes of kinds, for outputs per example and for outputs per token.
 
 In shapes, N is the number of rows of features and c the number of outputs of
 the task.
@@ -20,7 +20,7 @@ from bam_jax.tasks import metrics
 from bam_jax.tasks import task as task_lib
 from bam_jax.tasks import windows
 
-# Separators that files use between the labels of a cell, and the separators
+# Separators that files use between the labels of a cell; and those among them
 # that rarely occur within a label.
 _SEPARATORS, _CLEAR_SEPARATORS = (';', '|', '/', ','), (';', '|')
 # Value of `Task.windows` -> method of a PyTorch tensor.
@@ -30,16 +30,16 @@ _TORCH_POOL = {'mean': 'mean', 'max': 'amax'}
 class Pooled(kind.Kind):
   """A kind whose outputs are per example, computed from the pooled vector."""
 
-  # Method call on a PyTorch tensor that does what `Plain.window_scores` does;
-  # '' if window scores are the logits.
+  # `Plain.window_scores` as a method call on a PyTorch tensor; '' if window
+  # scores are the logits.
   torch_scores = ''
 
   @abc.abstractmethod
   def example_targets(self, task: task_lib.Task, rows: kind.Rows) -> np.ndarray:
     """Returns the gold targets of labelled rows, [N, c] float32.
 
-    The targets are multiplied by the weights of their labels. This weights the
-    loss, which is linear in the targets.
+    The targets are multiplied by the weights of the labels. This weights the
+    loss, because the loss is linear in the targets.
     """
 
   def example_totals(
@@ -47,7 +47,8 @@ class Pooled(kind.Kind):
   ) -> np.ndarray | None:
     """Returns gold target of yes + gold target of no per label, [N, c] float32.
 
-    None if the sum is always 1, or if labels are not separate yes/no decisions.
+    Returns None if the sum is always 1, or if the labels are not separate
+    yes/no decisions.
     """
     return None
 
@@ -88,7 +89,7 @@ class Pooled(kind.Kind):
     ) + self.print_logits(task)
 
   def _use_windows(self, task: task_lib.Task, texts: str) -> str:
-    """Returns Python code that joins the logits of all windows of an example.
+    """Returns Python code that pools the logits of all windows of an example.
 
     The code reads a variable `max_length`, the maximum tokens per window.
     """
@@ -116,10 +117,10 @@ class Pooled(kind.Kind):
 
 
 class Plain(Pooled):
-  """A kind whose prediction for an example is one number, or one per label.
+  """A kind that predicts one number per example, or one number per label.
 
   If a task has windows, each row of outputs belongs to one window. The scores
-  of an example's windows are joined before anything is predicted or measured.
+  of an example's windows are pooled before anything is predicted or measured.
   """
 
   joins_windows = True
@@ -143,13 +144,13 @@ class Plain(Pooled):
   def predictions(self, task: task_lib.Task, logits: np.ndarray) -> np.ndarray:
     """Predicts class indices, or scores on the task's scale, [N].
 
-    Multi-label tasks: 0 or 1 for each label, [N, c]. Outputs beyond the task's
-    `num_outputs` are ignored.
+    For multi-label tasks, predicts 0 or 1 for each label, [N, c]. Outputs
+    beyond the task's `num_outputs` are ignored.
     """
 
   @abc.abstractmethod
   def gold(self, task: task_lib.Task, rows: kind.Rows) -> np.ndarray:
-    """Returns the gold class indices, scores or labels, like `predictions`."""
+    """Returns the gold labels in the same form as `predictions`."""
 
   def class_scores(
     self, task: task_lib.Task, logits: np.ndarray
@@ -217,7 +218,7 @@ class Tallied(kind.Kind):
   def tally(
     self, task: task_lib.Task, logits: np.ndarray, rows: kind.Rows
   ) -> np.ndarray:
-    """Returns the numbers per example that the metrics sum up, [N, ...]."""
+    """Returns the numbers that the metrics sum up, [examples, n]."""
 
   def measure(
     self, task: task_lib.Task, logits: np.ndarray, rows: kind.Rows
@@ -263,7 +264,7 @@ class PerToken(Tallied):
 
     Each window is a `Features`, or a named tuple with the fields of `Features`
     and the kind's `more_fields`. If an example loses tokens, `on_cut` is called
-    with the example's uid before its first window is yielded.
+    with the example's uid before the example's first window is yielded.
 
     Raises:
       errors.UserError: the task's windows would skip tokens.
@@ -273,7 +274,7 @@ class PerToken(Tallied):
   def token_targets(
     self, task: task_lib.Task, rows: kind.Rows, chosen: np.ndarray
   ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns gold target and loss weight of each token of the chosen rows.
+    """Returns the gold target and the loss weight of each token of chosen rows.
 
     Returns:
       [tokens, c] float32 targets, and [tokens] float32 weights. A token with
@@ -297,7 +298,7 @@ class PerToken(Tallied):
       logits: [B, L, K] float32.
       target: [B, L, K] float32, a mix of gold labels and teacher predictions.
       share: [B, L] float32, the loss weights from `token_targets`.
-      inside: [B, S, L] bool, the tokens of each slot with a weight above 0.
+      inside: [B, S, L] bool, which tokens of each slot add to the loss.
       class_mask: [B, S, K] bool, the outputs that the slot's head has.
     """
 
@@ -322,8 +323,8 @@ def entropy(probs: np.ndarray) -> np.ndarray:
 def constant_cross_entropy(target: np.ndarray) -> np.ndarray:
   """Lowest cross-entropy of a constant prediction for a weighted mean target.
 
-  It is Σ -t log(t / Σ t) over the last axis, in nats. This is the entropy if
-  the target sums up to 1.
+  The result is Σ -t log(t / Σ t) over the last axis, in nats. It equals the
+  entropy if the target t sums up to 1.
 
   >>> constant_cross_entropy(np.array([2.0, 2.0])).round(4).item()  # 4 ln 2
   2.7726
@@ -335,7 +336,7 @@ def constant_cross_entropy(target: np.ndarray) -> np.ndarray:
 def join_labels(
   labels: Sequence[str], task: task_lib.Task, separator: str
 ) -> str:
-  """Joins labels by a separator, or as a JSON list if that is ambiguous."""
+  """Joins labels by a separator, or into a JSON list if `needs_list`."""
   if needs_list(task, separator):
     return json.dumps(list(labels), ensure_ascii=False)
   return separator.join(labels)
@@ -349,7 +350,7 @@ def split_labels(text: str, task: task_lib.Task, separator: str) -> list[str]:
 
 
 def needs_list(task: task_lib.Task, separator: str) -> bool:
-  """Whether a label would change when labels are joined and split again."""
+  """Whether joining and splitting again would change one of the labels."""
   return any(
     not label
     or label != label.strip(plain_text.BLANKS)
@@ -378,8 +379,8 @@ def find_joined(labels: Sequence[str]) -> tuple[str, list[str]]:
   (';', ['bill; mail'])
 
   Returns:
-    The separator that joins the most labels, and these labels; '' and [] if no
-    label seems joined.
+    The separator with the most joined labels, and the joined labels; '' and []
+    if no label seems joined.
   """
   best: tuple[str, list[str]] = ('', [])
   for mark in _SEPARATORS:

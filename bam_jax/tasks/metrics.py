@@ -3,7 +3,7 @@
 A metric is a function and one entry of `METRICS`. The function takes
 predictions [..., N] and gold labels [N], and returns [...]. For a bootstrap it
 also takes counts [B, N], which say how often each resample drew each example,
-and returns [..., B]. It never emits a warning.
+and returns [..., B]. The function never emits a warning.
 
 For multi-label tasks, predictions [..., N, c] and gold labels [N, c] are 0 or 1
 for each of the c labels. Some metrics take class scores [..., N, c] instead of
@@ -46,8 +46,8 @@ def _of_tallies(
 ) -> Callable[..., np.ndarray]:
   """Makes a metric of tallies from a function of the summed tallies.
 
-  The metric takes tallies [N, n] without counts, or [S, N, n] with counts
-  [B, N]. With counts it returns [S, B].
+  The metric takes tallies [N, n] without counts, or the tallies of S runs,
+  [S, N, n], with counts [B, N]. With counts it returns [S, B].
   """
 
   def metric(
@@ -87,8 +87,9 @@ class Metric(NamedTuple):
   # A kind has the metric if its `Kind.measures` is one of these names.
   measures: tuple[str, ...]
   function: Callable[..., np.ndarray]
-  # What the gold labels need, or the score is undefined or always 0: a positive
-  # (see `Kind.is_positive`), any label, two different labels, or nothing.
+  # What the gold labels must contain: a positive (see `Kind.is_positive`), any
+  # label, two different labels (`variety`), or nothing. If this is missing, the
+  # score is undefined or always 0.
   needs: Literal['positive', 'label', 'variety', ''] = ''
   # Why the score is undefined; if empty, `why_undefined` finds the reason.
   reason: str = ''
@@ -180,8 +181,9 @@ def why_undefined(name: str, measured: Measured) -> str:
 def is_above(score: float, constant: float) -> bool:
   """Whether a score is better than the score of a constant prediction.
 
-  False if the score is undefined. An undefined score of the constant prediction
-  counts as 0: it has no correlation, or finds no positive.
+  Returns False if the score is undefined. If the score of the constant
+  prediction is undefined, it counts as 0, because a constant prediction has no
+  correlation, or finds no positive.
   """
   return score > (0.0 if math.isnan(constant) else constant)
 
@@ -192,17 +194,17 @@ def averages(
 ) -> dict[str, float]:
   """Averages the scores of the tasks as in the paper, and as in GLUE.
 
-  Tasks without `in_average` are left out.
+  Tasks whose `in_average` is False are left out.
 
   Args:
     tasks: the tasks to average over.
     scores: task name -> dev split -> metric -> value.
 
   Returns:
-    `paper`: mean over tasks of `paper_metric` on the first dev split. `glue`:
-    mean over tasks of the mean of `metrics`, without `OWN_SCALE`, over all dev
-    splits. An average is nan if one of its scores is nan, because averages over
-    fewer tasks are not comparable.
+    `paper`: the mean over tasks of `paper_metric` on the first dev split.
+    `glue`: the mean over tasks of each task's own mean over all dev splits and
+    all metrics that are not in `OWN_SCALE`. An average is nan if one of its
+    scores is nan, because averages over fewer tasks are not comparable.
 
   Raises:
     KeyError: a task, split or metric has no score.

@@ -48,9 +48,9 @@ class Multilabel(kind_bases.Plain):
   def parse(
     self, task: task_lib.Task, value: task_lib.RawLabel, where: str
   ) -> tuple[int, ...]:
-    """Parses a list of labels, or a text that joins labels by the separator.
+    """Parses a list of labels, or a text of labels joined by the separator.
 
-    If the separator is ambiguous, the text may also be a JSON list.
+    If `kind_bases.needs_list`, the text may also be a JSON list.
 
     Returns:
       The label indices, ascending.
@@ -230,7 +230,7 @@ def _names(task: task_lib.Task, text: str) -> list[str]:
 def _check_separator(
   task: task_lib.Task, names: Sequence[str], where: str
 ) -> None:
-  """Raises a `UserError` if a cell seems to use another separator."""
+  """Raises a `UserError` if a cell seems to use the wrong separator."""
   for name in {*names}.difference(task.labels):
     mark, joined = kind_bases.find_joined([name, *task.labels])
     if name in joined:

@@ -7,7 +7,7 @@ from bam_jax import errors
 from bam_jax import plain_text
 from bam_jax.tasks import task as task_lib
 
-# What files write instead of a missing label; SNLI writes a dash.
+# Cells that mean a missing label in some files; SNLI uses a dash.
 _NO_LABEL = frozenset(
   {'', '-', '-1', '?', 'null', 'None', 'NaN', 'nan', 'NA', 'N/A'}
 )
@@ -27,9 +27,10 @@ def is_missing(value: str) -> bool:
 
 
 def no_label_remedy(task: task_lib.Task, value: str) -> str:
-  """Returns the part of an error message on how to skip rows without a label.
+  """Returns a part of an error message: how to skip rows without a label.
 
-  Empty for official tasks, and if the value does not look like a missing label.
+  The part is empty for official tasks, and if the value does not look like a
+  missing label.
   """
   is_label = value not in _NO_LABEL and not is_missing(value)
   if is_label or task.tables[task.train_split].tfds:
@@ -41,7 +42,7 @@ def no_label_remedy(task: task_lib.Task, value: str) -> str:
 
 
 def check_word(value: object, where: str) -> str:
-  """Returns a JSON value; raises UserError if it is not a single word."""
+  """Returns a JSON value if it is a single word; else raises UserError."""
   word = check_text(value, where)
   if not word or ' ' in word or word != plain_text.one_line(word):
     raise errors.UserError(
@@ -51,7 +52,7 @@ def check_word(value: object, where: str) -> str:
 
 
 def check_text(value: object, where: str) -> str:
-  """Returns a JSON value; raises UserError if it is not a valid text."""
+  """Returns a JSON value if it is a valid text; else raises UserError."""
   if value is None or (isinstance(value, float) and math.isnan(value)):
     raise errors.UserError(f'{where} is missing (null or NaN); give a string')
   if not isinstance(value, str):

@@ -24,8 +24,8 @@ from bam_jax.tasks import task as task_lib
 class Regression(kind_bases.Plain):
   """Tasks with one score per example; the target is channel 0.
 
-  A linear head predicts the logit itself, which may be outside 0-1, as in the
-  released code. Predictions on the task's scale are clipped.
+  With a linear head, the logit itself is the score, as in the released code. It
+  may be outside 0-1, but predictions on the task's scale are clipped.
   """
 
   head: Literal['sigmoid', 'linear'] = 'sigmoid'
@@ -54,8 +54,8 @@ class Regression(kind_bases.Plain):
   def parse(self, task: task_lib.Task, value: str, where: str) -> float:
     """Parses a score on the task's scale.
 
-    Returns the shortest decimal that is the same float32. TFDS stores scores as
-    float32, and STS-B must have equal scores from TFDS and from files.
+    Returns the shortest decimal that rounds to the same float32. TFDS stores
+    scores as float32, and STS-B must have the same scores from TFDS and files.
     """
     low, high = task.scale
     try:
@@ -106,7 +106,7 @@ class Regression(kind_bases.Plain):
 
     The gradient of the cross-entropy with respect to the logit is p - y, for a
     score p and a target y. With a sigmoid head, the gradient of the squared
-    error is that times 2 p (1 - p), a factor of at most 1/2.
+    error is 2 p (1 - p) (p - y), which is at most half as large.
     """
     logit, target = logits[..., 0], target[..., 0]
     if self.loss_name == 'cross_entropy':

@@ -1,8 +1,8 @@
 """Sums and ranks over resampled examples, shared by the metrics.
 
 There are N examples and B resamples. Counts [B, N] say how often each resample
-drew each example. Counts are None if there is no resampling, so that each
-example counts once.
+drew each example. Counts are None if there is no resampling; then each example
+counts once.
 """
 
 import numpy as np
@@ -29,9 +29,9 @@ def check(
 
 
 def total(chosen: np.ndarray, counts: Counts) -> np.ndarray:
-  """Counts the chosen examples, [..., N] bool, in each resample, [..., B].
+  """Counts the chosen examples in each resample.
 
-  Without counts, the result is [...].
+  `chosen` is [..., N] bool. The result is [..., B], or [...] without counts.
   """
   if counts is None:
     return np.sum(chosen, axis=-1, dtype=np.float64)
@@ -41,7 +41,7 @@ def total(chosen: np.ndarray, counts: Counts) -> np.ndarray:
 
 
 def ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
-  """Divides two arrays; nan if a denominator is 0."""
+  """Divides two arrays; nan where the denominator is 0."""
   defined = denominator > 0
   return np.where(defined, numerator, np.nan) / np.where(
     defined, denominator, 1.0
@@ -49,11 +49,11 @@ def ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
 
 
 def ranks(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
-  """Ranks the values of each resample, [N, B].
+  """Ranks the values within each resample, [N, B]; see `below` for arguments.
 
-  Each result is the number of lower values plus the number of lower or equal
-  values. It is 2 r - 1 if r is the usual rank, in which ties share their mean
-  rank.
+  The result for a value is the number of lower values plus the number of lower
+  or equal values. This is 2 r - 1, where r is the usual rank, for which equal
+  values share their mean rank.
   """
   lower, lower_or_equal = below(values, counts)
   return lower + lower_or_equal
@@ -62,14 +62,15 @@ def ranks(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
 def below(
   values: np.ndarray, counts: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Counts the lower values, and the lower or equal values, of each value.
+  """Counts, for each value, the lower values and the lower or equal values.
 
   Args:
     values: [N].
-    counts: [N, B], how often each resample has each value.
+    counts: [N, B], how often each resample drew each value.
 
   Returns:
-    The number of lower values, and of lower or equal values, [N, B] each.
+    Two arrays, each [N, B]: the numbers of lower values, and the numbers of
+    lower or equal values.
   """
   _, group, sizes = np.unique(values, return_inverse=True, return_counts=True)
   ends = np.cumsum(sizes)

@@ -49,7 +49,8 @@ def best(
 ) -> float:
   """Best score of a prediction over the gold answers.
 
-  If no gold answer has a word, the only gold answer is the empty text.
+  Gold answers that are empty after `normalise` are left out. If none is left,
+  the prediction is compared with the empty text.
   """
   known = [answer for answer in answers if normalise(answer)] or ['']
   return max(metric(predicted, answer) for answer in known)

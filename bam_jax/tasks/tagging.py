@@ -1,6 +1,6 @@
 """Tagging: one tag per word, for spans (names) or plain (parts of speech).
 
-Tags of spans follow the scheme BIO, BIOES or BILOU, which the labels determine.
+Tags of spans follow the scheme BIO, BIOES or BILOU; a task's labels show which.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -139,7 +139,7 @@ class Tagging(kind_bases.PerToken):
   def token_targets(
     self, task: task_lib.Task, rows: kind.Rows, chosen: np.ndarray
   ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns one-hot tags, and 1 / number of words as weight of each word."""
+    """Returns one-hot tags and loss weights; a word has 1 / (words in row)."""
     values, offsets = rows.ragged('label')
     label = np.asarray(values[ragged.places(offsets, chosen)])
     lengths = np.diff(offsets)[chosen]
@@ -193,7 +193,7 @@ class Tagging(kind_bases.PerToken):
   def tally(
     self, task: task_lib.Task, logits: np.ndarray, rows: kind.Rows
   ) -> np.ndarray:
-    """Counts common, predicted and gold spans of each example, [N, 3]."""
+    """Counts correct, predicted and gold spans, [examples, 3]."""
     found = []
     for _, predicted, gold in _examples(task, logits, rows):
       one, other = spans(predicted), spans(gold)
@@ -231,7 +231,7 @@ class Tagging(kind_bases.PerToken):
   def differing_parts(
     self, task: task_lib.Task, label: tuple[int, ...], other: tuple[int, ...]
   ) -> list[int]:
-    """Returns the words whose tags differ; [] if the spans are equal."""
+    """Returns the indices of words whose tags differ; [] if spans are equal."""
     one, two = (self.label_value(task, each) for each in (label, other))
     if spans(one) == spans(two):
       return []
@@ -324,7 +324,7 @@ class PlainTagging(Tagging):
   def tally(
     self, task: task_lib.Task, logits: np.ndarray, rows: kind.Rows
   ) -> np.ndarray:
-    """Counts correct tags and words of each example, [N, 2]."""
+    """Counts correct tags, and words, of each example, [examples, 2]."""
     found = []
     for _, predicted, gold in _examples(task, logits, rows):
       right = sum(one == other for one, other in zip(predicted, gold))
@@ -403,9 +403,10 @@ def _examples(
 
 
 def _windows(pieces: list[np.ndarray], room: int) -> Iterator[tuple[int, int]]:
-  """Yields the first word of each window and the word after its last word.
+  """Yields each window as the indices of its first word and its end word.
 
-  A window has room for `room` pieces.
+  The end word is the word after the last one. A window has room for `room`
+  pieces.
   """
   first = used = 0
   for place, piece in enumerate(pieces):

@@ -11,7 +11,7 @@ if typing.TYPE_CHECKING:
   from bam_jax.tasks import kind as kind_lib
 
 # `RawLabel` is a label as in the file, `Label` is a parsed label.
-Answers = tuple[tuple[str, int], ...]  # Text and first character per answer.
+Answers = tuple[tuple[str, int], ...]  # Text and position of each answer.
 RawLabel = str | tuple[str, ...] | Answers
 Label = int | float | tuple[int, ...] | Answers
 
@@ -76,7 +76,7 @@ class Division(NamedTuple):
   share: float  # Share of the rows that become development rows.
   seed: int = 0
   # If True, rows with the same `Row.group` stay on one side. If False, rows
-  # with equal texts do.
+  # with the same `Kind.division_unit`, such as equal texts, stay on one side.
   by_group: bool = False
   # Indices of the development rows, as recorded in a work directory; None if
   # the development rows are drawn.
@@ -102,23 +102,23 @@ class Table:
   # Whether rows with a wrong number of columns are skipped and counted. True
   # for official files that are known to have such rows.
   skip_malformed: bool = False
-  # What a row has if not only plain texts: a list of words with a tag for each
-  # word; or answers with their positions in the second text.
+  # What a row has: only texts; a list of words with a tag for each word; or
+  # texts, and answers with their positions in the second text.
   holds: Literal['texts', 'words', 'answers'] = 'texts'
   takes_list: bool = False  # Whether a label may be a list.
-  # Only for rows that a user wants predictions for: the kind whose
-  # `parse_input` converts the fields of a row to texts.
+  # The kind whose `parse_input` converts the fields of a row to texts. Only set
+  # for rows that a user wants predictions for.
   input_kind: 'kind_lib.Kind | None' = None
   group: int | str | None = None  # Column that is read into `lines.Row.group`.
   # Columns that are read into `lines.Row.kept` if the row has them.
   kept: tuple[str, ...] = ()
   # Labels in the file that mean "no label"; rows with such a label are skipped.
   no_label: tuple[str, ...] = ()
-  # Only for a file whose rows are divided. `is_development` says whether this
-  # split has the development rows or the training rows.
+  # Only for a file whose rows are divided into training and development rows:
+  # how they are divided, and whether this split has the development rows.
   division: Division | None = None
   is_development: bool = False
-  tfds: str = ''  # TFDS builder and split, `glue/mnli:validation_matched`.
+  tfds: str = ''  # TFDS builder and split, such as `glue/mnli:train`.
   submission: str = ''  # File name in a GLUE submission.
 
   def skips(self, label: RawLabel | Label | None) -> bool:
@@ -138,21 +138,22 @@ class Task:
 
   name: str  # Unique; used in uids, file names and reports.
   kind: 'kind_lib.Kind'  # Parses labels, and computes losses and scores.
-  # The first metric chooses the best checkpoint; GLUE's average uses all.
+  # The first metric chooses the best checkpoint. GLUE's average uses all
+  # metrics that are not in `metrics.OWN_SCALE`.
   metrics: tuple[str, ...]
   paper_metric: str  # The metric in the paper's average.
   tables: Mapping[str, Table]  # By split; may include `UNLABELLED`.
   # Class labels as in the raw files, in the order of the logits; empty for
   # regression.
   labels: tuple[str, ...] = ()
-  # Part of an error message: what to do about a row with an unknown label, if
-  # the labels were inferred from the training rows. Empty if the task declares
-  # its labels.
+  # Text for an error message: what to do about a row with an unknown label.
+  # Only set if the labels were inferred from the training rows; empty if the
+  # task declares its labels.
   labels_remedy: str = ''
   # Lowest and highest score of a regression task, which is trained on 0-1.
   scale: tuple[float, float] = (0.0, 1.0)
   train_split: str = 'train'
-  # The paper's average uses the first dev split, GLUE's average all of them.
+  # The paper's average uses the first dev split; GLUE's average uses all.
   dev_splits: tuple[str, ...] = ('dev',)
   test_splits: tuple[str, ...] = ('test',)  # Without labels.
   tfds_text: tuple[str, ...] = ()  # Feature names of the texts in TFDS.
@@ -167,14 +168,15 @@ class Task:
   target_weights: tuple[float, ...] | tuple[tuple[float, float], ...] = ()
   # Logits are divided by `temperature` before they become probabilities. The
   # second of two labels, or each label of a multi-label task, is predicted if
-  # its probability is above `threshold`; None: the likelier decision is
-  # predicted. `inference.decisions` fits both numbers.
+  # its probability is above `threshold`. If `threshold` is None, the likelier
+  # decision is predicted. `inference.decisions` fits both numbers.
   temperature: float = 1.0
   threshold: float | None = None
-  # Tokens between the starts of windows; 0: half of a window's room for text.
+  # Tokens between the starts of windows; 0 means half of a window's room for
+  # text.
   stride: int = 0
-  # How the outputs of a long text's windows are joined. If empty, and outputs
-  # are per example, a long text is truncated.
+  # How the outputs of a long text's windows are pooled. If `windows` is empty,
+  # and outputs are per example, a long text is truncated.
   windows: Literal['', 'mean', 'max'] = ''
   unanswerable: bool = False  # Whether a question may have no answer.
   # Whether the two texts of a pair are encoded separately and then compared as
@@ -215,7 +217,7 @@ class Task:
     return {'temperature': self.temperature, 'threshold': self.threshold}
 
   def definition(self) -> dict[str, object]:
-    """The fields that define the targets, for fingerprints."""
+    """Returns the fields that define the targets, for fingerprints."""
     own = {name: getattr(self, name) for name in self.kind.own_fields}
     if self.is_bi_encoder:
       own['is_bi_encoder'] = True
@@ -238,17 +240,17 @@ class TaskTable:
     self.names = tuple(self.index)
     self.kinds = tuple(task.kind for task in self.tasks)
     widths = [task.num_outputs for task in self.tasks]
-    # C, the outputs of the widest head; and [T, C] bool, whether each head has
-    # each output.
+    # C, the number of outputs of the widest head; and [T, C] bool, whether each
+    # head has each output.
     self.num_outputs = max(widths)
     self.class_mask = np.arange(self.num_outputs) < np.array(widths)[:, None]
-    # The heads whose outputs are per token; and K, the outputs of the widest of
-    # these heads.
+    # The heads whose outputs are per token; and K, the number of outputs of the
+    # widest of these heads.
     self.token_heads = tuple(
       i for i, kind in enumerate(self.kinds) if kind.per_token
     )
     self.token_outputs = max((widths[i] for i in self.token_heads), default=0)
-    # Whether a task has weighted yes/no decisions; see `Pooled.example_totals`.
+    # Whether any task has weighted yes/no labels; see `Pooled.example_totals`.
     self.has_totals = any(
       task.class_weights and task.kind.decides_each_label for task in self.tasks
     )

@@ -1,4 +1,4 @@
-"""Windows of long texts: their starts, their loss weights, joining of scores.
+"""Windows of long texts: starts, loss weights, and pooling of scores.
 
 In shapes, N is the number of rows of features, which are windows of M examples;
 c is the number of outputs.
@@ -11,12 +11,12 @@ import numpy as np
 from bam_jax import errors
 from bam_jax.tasks import task as task_lib
 
-# Value of `Task.windows` -> function that joins the scores of the windows.
+# Value of `Task.windows` -> function that pools the scores of the windows.
 _POOL = {'mean': np.add, 'max': np.maximum}
 
 
 def begins(length: int, room: int, stride: int) -> range:
-  """Returns the first token of each window of a text.
+  """Returns the index of the first token of each window of a text.
 
   >>> list(begins(9, room=4, stride=0))
   [0, 2, 4, 6]
@@ -24,7 +24,7 @@ def begins(length: int, room: int, stride: int) -> range:
   Args:
     length: number of tokens of the text.
     room: number of tokens of the text that fit into a window.
-    stride: tokens between window starts; 0: half of the room.
+    stride: number of tokens between window starts; 0 means half of the room.
   """
   step = stride or max(1, room // 2)
   return range(0, max(length - room, 0) + step, step)
@@ -38,7 +38,7 @@ def check_stride(
   Args:
     task: the task, whose `stride` is checked.
     room: number of tokens of the text that fit into every window.
-    max_length: tokens of a window, including special tokens.
+    max_length: maximum tokens of a window, including special tokens.
     text, beside: parts of the message: the name of the text that is split, and
       what else the window contains.
   """

@@ -27,8 +27,8 @@ _UNLOGGED, _EARLIER_SCORES, _DIGEST = 'unlogged', 'late_scores', 'digest'
 def kept(directory: Path) -> list[int]:
   """Returns the steps of the best and the latest checkpoint in a folder.
 
-  Orbax may delete all other checkpoints at any time. These two stay complete
-  until another checkpoint appears.
+  Orbax may delete all other checkpoints at any time. The best and the latest
+  checkpoint stay complete until another checkpoint appears.
 
   Raises:
     OSError, ValueError: a score can't be read, perhaps because another
@@ -58,7 +58,7 @@ def read_metadata(directory: Path) -> Mapping[str, Any]:
 
 
 def read_score(directory: Path) -> float | None:
-  """Reads the score of a checkpoint; None if it was saved without one."""
+  """Returns a checkpoint's score, or None if it was saved without a score."""
   path = directory / 'metrics' / 'metrics'
   return json.loads(path.read_text())[SCORE] if path.exists() else None
 
@@ -79,11 +79,11 @@ def is_out_of_patience(
 ) -> bool:
   """Returns whether the best step was at least `most_steps` steps ago.
 
-  A score that only equals the best score is no improvement (see `best_step`).
+  A score equal to the best score is not an improvement (see `best_step`).
 
   Args:
-    scores: scores by step, up to `step`, without nan. If this is empty, step 0
-      counts as the best step.
+    scores: scores by step, up to `step`; no score is nan. If `scores` is empty,
+      step 0 counts as the best step.
     step: the current step.
     most_steps: how many steps may pass without an improvement.
   """
@@ -94,7 +94,8 @@ def is_out_of_patience(
 class PreserveBest(policies.PreservationPolicy):
   """Orbax policy that keeps the checkpoint with the best score.
 
-  Orbax itself does not know a score that is added after the save.
+  Orbax's own policy ignores a score that is added after its checkpoint was
+  saved.
   """
 
   scores: Mapping[int, float]  # Score by step; may change at any time.
@@ -113,7 +114,7 @@ class PreserveBest(policies.PreservationPolicy):
 def carry(
   unlogged: Sequence[Sequence[float]], earlier: Mapping[int, float]
 ) -> dict[str, object]:
-  """Packs unlogged metrics and earlier scores for a checkpoint's metadata."""
+  """Packs unlogged metrics and earlier scores into a checkpoint's metadata."""
   scores = {str(step): score for step, score in sorted(earlier.items())}
   carried = {_UNLOGGED: list(unlogged), _EARLIER_SCORES: scores}
   return carried | {_DIGEST: schema.digest(carried)}

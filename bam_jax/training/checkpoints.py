@@ -31,15 +31,17 @@ from bam_jax.training import checksums as checksums_lib
 
 _CHECKSUMS = 'checksums'
 _PARAMS = 'params'
-# The rest of a TrainState, which only a resumed run needs.
+# All fields of a TrainState except the parameters. Only a resumed run needs
+# them.
 _TRAIN = 'train'
 
 
 class _Manager(ocp.CheckpointManager):
   """Orbax's checkpoint manager without its check for preemption.
 
-  JAX has only one preemption counter. `processes.AgreedSignal` passes it the
-  number of the check, but Orbax would pass it the number of the step.
+  JAX has only one counter for agreeing on where to stop. In this project,
+  `processes.AgreedSignal` sets it to the number of its check. Orbax would set
+  the same counter to the training step.
   """
 
   def reached_preemption(self, step: int) -> bool:
@@ -61,9 +63,9 @@ class Checkpoints:
       errors.UserError: the folder can't be created, or a score is damaged.
     """
     self._directory = directory
-    # Score by step, deleted checkpoints included.
+    # Scores by step. Steps whose checkpoint has been deleted are included.
     self._scores: dict[int, float] = {}
-    # Metrics of steps that were not in the log at the latest checkpoint.
+    # Metrics that were not in the log yet when the latest checkpoint was saved.
     self.unlogged: list[list[float]] = []
     # Orbax logs every save, and each of its threads logs the errors that it
     # also raises. asyncio logs these errors once more.
@@ -113,7 +115,7 @@ class Checkpoints:
   def best_step(self) -> int | None:
     """The step with the highest score, or the latest step if there is no score.
 
-    On a tie it is the earliest of the steps.
+    If several steps have the highest score, it is the earliest of these steps.
     """
     return (
       scores_lib.best_step(self._scores, self._manager.all_steps())
@@ -121,9 +123,9 @@ class Checkpoints:
     )
 
   def is_out_of_patience(self, most_steps: int) -> bool:
-    """Returns whether the last `most_steps` steps had no better score.
+    """Returns whether the best step was at least `most_steps` steps ago.
 
-    A score that only equals the best score is no improvement.
+    A score equal to the best score is not an improvement.
     """
     return scores_lib.is_out_of_patience(
       self._scores, self.latest_step, most_steps
@@ -154,8 +156,9 @@ class Checkpoints:
     Args:
       state: train state of one run.
       score: score of the state on dev or held-out rows; nan counts as no score.
-      with_optimizer: whether the run can be resumed from this checkpoint.
-      unlogged: metrics of earlier steps that are not in the log.
+      with_optimizer: whether to save the optimizer state and the dropout key
+        too. Only then can the run be resumed from this checkpoint.
+      unlogged: metrics of earlier steps, if the log does not have them yet.
 
     Raises:
       errors.UserError: this or the previous checkpoint can't be written.
@@ -244,10 +247,10 @@ class Checkpoints:
     return restored
 
   def _read_score(self, step: int) -> None:
-    """Reads the score of a checkpoint; raises if it is damaged.
+    """Reads the score of a checkpoint; raises if the score is damaged.
 
-    An earlier step may lack files because a process was killed while it deleted
-    them. Such a step is skipped.
+    If a process was killed while it deleted an earlier checkpoint, some files
+    of that checkpoint are missing. Such a checkpoint is skipped.
     """
     path, is_latest = self._step_directory(step), step == self.latest_step
     with _reading(path):
@@ -297,7 +300,7 @@ class Checkpoints:
       self._manager.wait_until_finished()
 
   def drop_optimizer(self) -> None:
-    """Deletes the optimizer states, which only a resumed run needs."""
+    """Deletes what only a resumed run needs, such as the optimizer states."""
     self.wait()
     for step in self._manager.all_steps() if processes.is_first() else ():
       shutil.rmtree(self._step_directory(step) / _TRAIN, ignore_errors=True)
@@ -329,8 +332,9 @@ def _reading(directory: Path) -> contextlib.AbstractContextManager[None]:
   )
 
 
-# TensorStore puts the path before the reason, at each level, and its whole JSON
-# after the reason. The text was so long that the reason was cut out of it.
+# Details that TensorStore writes after the reason of an error. They are removed
+# because a message with them is very long. When such a message was shortened,
+# the reason itself was lost.
 _DETAILS = re.compile(r' \[(source locations|tensorstore_\w+)=.*', re.DOTALL)
 
 

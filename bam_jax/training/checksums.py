@@ -1,7 +1,7 @@
 """Checksums of arrays, computed on the devices under any sharding.
 
-Orbax's files have no checksums of the numbers. So without these checksums a bit
-that flips on a disk would change a weight unnoticed.
+Orbax's files have no checksums of the numbers. Without these checksums, nobody
+would notice that a bit flipped on a disk and changed a weight.
 """
 
 from typing import Any
@@ -18,10 +18,11 @@ def checksums(tree: Any) -> dict[str, int]:
 
   The index of each element, times an odd number, is added to the bits of the
   element. The result is hashed with the finaliser of MurmurHash3 (Appleby,
-  public domain). The checksum is the sum of the hashes modulo 2^32, so it does
-  not depend on their order, and thus not on the mesh. Because the finaliser is
-  a bijection, a change of one element always changes the checksum. A change of
-  several elements leaves it equal with probability 2^-32.
+  public domain). The checksum is the sum of the hashes modulo 2^32. A sum does
+  not depend on the order of its terms, so the checksum does not depend on the
+  mesh. Because the finaliser is a bijection, a change of one element always
+  changes the checksum. If several elements change, the checksum stays the same
+  with probability 2^-32.
 
   Args:
     tree: arrays on devices, with 1, 2 or 4 bytes per element.

@@ -26,11 +26,11 @@ COMPILER_OPTIONS = {
   }
 }
 
-# More options for the training step on GPUs that each hold all parameters. An
-# all-reduce starts as soon as its operands are ready, even while other
-# all-reduces run. It is launched in the same command buffer as the rest of the
-# step. The last option is XLA's default plus COLLECTIVES. It is written in full
-# because XLA would read `+COLLECTIVES` as a flag.
+# More options for the training step on GPUs that each hold all parameters. With
+# these options, an all-reduce starts as soon as its operands are ready, even
+# while other all-reduces run. It is launched in the same command buffer as the
+# rest of the step. The last option is XLA's default plus COLLECTIVES. It is
+# written in full because XLA would read `+COLLECTIVES` as a flag.
 REPLICA_OPTIONS = {
   'xla_gpu_experimental_parallel_collective_overlap_limit': 1000,
   'xla_gpu_experimental_collective_start_as_early_as_possible': True,
@@ -74,7 +74,7 @@ class AheadCompiler:
 
   @phases.phase(phases.COMPILING)
   def __getitem__(self, key: Hashable) -> jax.stages.Compiled:
-    """Returns a program of `start` once all processes have compiled it.
+    """Waits until all processes have compiled a program; returns the program.
 
     If the tracing of the program is still queued, a new thread traces it at
     once.
@@ -109,11 +109,11 @@ class AheadCompiler:
 
 
 def synchronized(function: jax.stages.Wrapped) -> Callable[..., Any]:
-  """Wraps a jitted function so that no process runs it before all compiled it.
+  """Makes a jitted function wait until all processes have compiled it.
 
-  Every process must call the result with arrays of equal shapes. `function`
-  must have no static arguments. In a run with a single process, the result only
-  calls `function`.
+  Every process must call the returned function, with arrays of the same shapes.
+  `function` must have no static arguments. In a run with a single process, the
+  returned function only calls `function`.
   """
   compiled: dict[Hashable, jax.stages.Compiled] = {}
 

@@ -22,7 +22,8 @@ from bam_jax.training import programs as programs_lib
 
 Item = TypeVar('Item')
 
-# Number of dispatched batches whose logits need not be fetched yet.
+# Number of batches that may be in flight: dispatched, with logits that are not
+# fetched yet.
 _IN_FLIGHT = 4
 # Tokens per batch on a CPU. The arrays of a larger batch are so large that the
 # operating system allocates and clears their memory anew for each batch.
@@ -32,9 +33,9 @@ _CPU_TOKENS = 1024
 Splits = Mapping[str, Mapping[str, shards.Columns]]
 # task -> split -> logits, as `predict` returns them
 Outputs = dict[str, dict[str, np.ndarray]]
-# task -> split -> metric -> 0-100; nan where it is undefined
+# task -> split -> metric -> score times 100; nan if the metric is undefined
 Scores = dict[str, dict[str, dict[str, float]]]
-# task -> split -> metric -> why it is undefined; undefined metrics only
+# task -> split -> undefined metric -> why the metric is undefined
 Reasons = dict[str, dict[str, dict[str, str]]]
 
 
@@ -56,14 +57,15 @@ def predict(
     features: features of a split.
     task_id: index of the task's head.
     packing: how rows are packed into batches.
-    advance: called after each batch with its number of examples.
+    advance: function that is called after each batch with the number of
+      examples in the batch.
     only: int64 indices of the rows to predict; None: all rows.
     is_frozen: whether to return the encoder's vectors instead of logits.
 
   Returns:
-    [N, c] float32 for the task's c outputs, or [tokens, c] for a task with
-    outputs per token. With `is_frozen`, c is the length of the encoder's
-    vectors.
+    Logits [N, c] float32 for the task's c outputs, or [tokens, c] for a task
+    with outputs per token. With `is_frozen`, the encoder's vectors are
+    returned instead, and c is their length.
   """
   task = programs.tasks.tasks[task_id]
   forward, width = programs.predict, task.num_outputs
@@ -131,7 +133,7 @@ def evaluate(
 ) -> tuple[Outputs, Scores]:
   """Predicts and scores labelled splits.
 
-  `advance` is called after each batch with its number of examples.
+  `advance` is called after each batch with the number of examples in the batch.
   """
   params = programs.split_layers(params)
   outputs: Outputs = {}

@@ -22,15 +22,16 @@ from bam_jax.tasks import kind as kind_lib
 from bam_jax.tasks import task as task_lib
 from bam_jax.tasks import windows
 
-# Strengths of the penalty: factors of half the squared norm of the kernel, for
-# standardised vectors and a mean loss. They go from strong to weak, so that
-# each fit starts close to its solution. The search ends at the first strength
-# that does not lower the loss in cross-validation.
+# Strengths of the penalty. The objective is the mean loss plus the strength
+# times half the squared norm of the kernel, for standardised vectors. The
+# strengths go from strong to weak, and each fit starts from the previous
+# solution, which is close to the next one. The search ends at the first
+# strength that does not lower the loss in cross-validation.
 _STRENGTHS = (100.0, 30.0, 10.0, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.003)
 _FOLDS = 5
 _ITERATIONS = 100
-# The fits end when a step lowers the sum S of their objectives by less than
-# this value times max(S, 1).
+# The optimization of all fits ends when a step lowers S, the sum of the
+# objectives of the fits, by less than this value times max(S, 1).
 _TOLERANCE = 1e-5
 
 
@@ -38,7 +39,7 @@ class Linear(NamedTuple):
   """A linear model that standardises its input vectors."""
 
   mean: np.ndarray  # [D], mean of the training vectors.
-  deviation: np.ndarray  # [D], their standard deviation.
+  deviation: np.ndarray  # [D], standard deviation of the training vectors.
   kernel: np.ndarray  # [D, c]
   bias: np.ndarray  # [c]
   strength: float  # Strength of the penalty.
@@ -59,13 +60,13 @@ def fit(
   """Fits a linear model to the labels of the chosen rows.
 
   One optimization fits F models at once: one model per cross-validation fold,
-  and one model for all rows, which is returned.
+  and one model on all rows. Only the model on all rows is returned.
 
   Args:
     task: the task of the rows.
     vectors: [T, D] vectors of the chosen rows or of their scored tokens.
     rows: features of the task's training split.
-    chosen: [N] indices of the rows, at least 2.
+    chosen: [N] indices of the rows to fit; N must be at least 2.
   """
   mean, deviation = vectors.mean(0), np.maximum(vectors.std(0), 1e-6)
   standard = jnp.asarray((vectors - mean) / deviation)
@@ -154,8 +155,8 @@ def _evaluate(
 def _fold_weights(uids: Sequence[str], own: np.ndarray) -> np.ndarray:
   """Returns the weights of N rows in each fit, [folds + 1, N] float32.
 
-  In each fit, the rows of its held-out fold have weight 0. The other weights
-  are proportional to `own`, [N], and sum to 1. The last fit holds out no fold.
+  Each fit except the last holds out one fold. The rows of that fold have weight
+  0. The weights of the other rows are proportional to `own`, [N], and sum to 1.
   """
   count = len({task_lib.example_uid(uid) for uid in uids})
   weights = np.tile(own, (min(_FOLDS, count) + 1, 1))
@@ -166,12 +167,15 @@ def _fold_weights(uids: Sequence[str], own: np.ndarray) -> np.ndarray:
 
 
 class _Targets(NamedTuple):
-  """Targets for the loss of a kind; each row is a packed row with one slot.
+  """Arguments for the loss of a kind, with one slot per packed row.
+
+  Each of the N rows is a packed row of its own. L is the maximum number of
+  scored tokens in a row.
 
   Attributes:
-    vector: [N, L] index of the vector of each scored token of a row, 0 for
-      padding; None if row n has vector n.
-    arguments: arguments of the kind's `loss` that follow the logits.
+    vector: [N, L] index of the vector of each scored token, 0 for padding; None
+      if there is one vector per row, so that row n has vector n.
+    arguments: arguments of the kind's `loss` that come after the logits.
   """
 
   vector: np.ndarray | None

@@ -1,4 +1,4 @@
-"""The training loop: evaluate, save, next batch, step."""
+"""The training loop: evaluates, saves, makes the next batch, takes a step."""
 
 from collections.abc import Callable, Mapping, Sequence
 import contextlib
@@ -34,7 +34,8 @@ _DEV_SCORE, _HELD_OUT_SCORE = 'dev_score', 'held_out_score'
 class Result:
   """The parameters of a finished run, with their outputs and scores."""
 
-  params: Mapping[str, object]  # Of the best step with patience, else the last.
+  # Parameters after the last step; with patience, those of the best step.
+  params: Mapping[str, object]
   outputs: evaluate.Outputs  # Logits of `params` on the rows to score.
   scores: evaluate.Scores
   best_step: int  # Step of the best checkpoint.
@@ -50,12 +51,12 @@ def train(
 ) -> list[Result]:
   """Trains runs to their last step, starting from their latest checkpoints.
 
-  Everything about step s follows from (config, seed, s), so a resumed run takes
-  the same steps as an uninterrupted one.
+  The batch, schedule and dropout of step s depend only on the config, the seed
+  and s. So a resumed run takes the same steps as an uninterrupted run.
 
   With patience, a run ends after `patience` evaluations in a row without a
-  better score. The program goes on until all its runs have ended. What it still
-  computes for an ended run is neither logged nor saved.
+  better score. The program goes on until all its runs have ended. Its further
+  results for a run that has ended are neither logged nor saved.
 
   Args:
     specs: one run, or several runs that differ only in their seed and are at
@@ -101,7 +102,7 @@ def train(
           state, batch, specs[0].schedule(step)
         )
         if step == start:
-          # Before the first step, a forced exit loses nothing.
+          # From now on, a forced exit would lose steps.
           stack.enter_context(preemption_signal.defer_exit())
         log.add(step, metrics)
         if profile := profiler.after(step, state):
@@ -120,7 +121,10 @@ def train(
 
 
 def _open_trackers(spec: spec_lib.TrainSpec) -> trackers_lib.Trackers | None:
-  """Starts or resumes a run in its trackers; None if not the first process."""
+  """Starts or resumes a run in its trackers, in the first process only.
+
+  Returns None in the other processes.
+  """
   if not processes.is_first():
     return None
   return trackers_lib.Trackers(
@@ -137,7 +141,7 @@ def _is_due(step: int, every: int) -> bool:
 
 
 class _Group:
-  """A group of runs that one program trains: states, batches and files."""
+  """Runs that one program trains; makes their batches, evaluates and saves."""
 
   @phases.phase(phases.BEGINNING)
   def __init__(
@@ -171,7 +175,7 @@ class _Group:
       )
       for spec in specs
     ]
-    # Runs that have run out of patience: index of the run -> step of its end.
+    # Index of each run that has run out of patience -> step at which it ended.
     self._ended: dict[int, int] = {}
     # The first step to take.
     (self.start,) = {saved.latest_step or 0 for saved in self._checkpoints}
@@ -222,7 +226,7 @@ class _Group:
     return state, log
 
   def make_batch(self, step: int) -> transfer.PackedBatch:
-    """Makes the batch of a step for all runs, on the devices."""
+    """Makes the batch of a step for all runs; moves it to the devices."""
     host = [spec.batches(step) for spec in self._specs]
     if len(host) == 1:
       return self._programs.put(host[0])
@@ -239,7 +243,8 @@ class _Group:
   ) -> None:
     """Saves a checkpoint of each run; evaluates the run first if `evaluates`.
 
-    A run that runs out of patience here is not saved again.
+    A run that runs out of patience at this step is saved now, but not at later
+    steps.
     """
     found = []
     for index, (spec, saved) in enumerate(zip(self._specs, self._checkpoints)):
@@ -273,7 +278,8 @@ class _Group:
   def finish(self, step: int, state: step_lib.TrainState) -> list[Result]:
     """Evaluates and saves each run after its last step.
 
-    With patience, it first chooses the best step and then evaluates that step.
+    With patience, it first saves the last step. Then it chooses the best step,
+    restores the parameters of that step and evaluates them.
     """
     results = []
     if self._specs[0].choosing:
@@ -332,8 +338,11 @@ class _Group:
   ) -> tuple[evaluate.Outputs, evaluate.Scores, float]:
     """Evaluates one run; logs the mean score of its tasks under `name`.
 
+    If `name` is `_DEV_SCORE`, it evaluates the dev rows, else the held-out
+    rows.
+
     Returns:
-      The outputs, the scores, and the mean score.
+      The outputs, the scores, and the mean over tasks of the first metric.
     """
     spec, tasks = self._specs[index], self._programs.tasks
     outputs, scores = evaluate.evaluate(

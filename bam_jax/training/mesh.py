@@ -19,10 +19,11 @@ from bam_jax.training import compilation
 
 AXES = ('data', 'fsdp')
 
-# Pattern of the path -> specs; the first spec that fits the shape is used.
-# Patterns match the end of the path, so that Adam's moments are sharded like
-# their parameter. For embeddings, the hidden size is tried first, because the
-# number of devices usually divides the hidden size, but not the vocabulary.
+# Pattern of a parameter's path -> specs. The first spec that fits the shape is
+# used. Patterns match the end of the path, so that Adam's moments are sharded
+# like the parameter that they belong to. For embeddings, the first spec shards
+# the hidden size, because the number of devices usually divides the hidden
+# size, but not the vocabulary.
 PARAM_RULES: tuple[tuple[str, tuple[P, ...]], ...] = (
   (r'embeddings/\w+/embedding$', (P(None, 'fsdp'), P('fsdp', None), P())),
   (r'heads/(pair_)?kernel$', (P(None, 'fsdp', None), P())),
@@ -41,7 +42,8 @@ def make_mesh(
 
   Args:
     config: size of each axis; one size may be -1 for all remaining devices. If
-      both sizes are given, a single process leaves surplus devices idle.
+      both sizes are given, a run with a single process may use fewer devices
+      than there are.
     devices: devices to use; by default all devices of all processes.
 
   Raises:
@@ -104,8 +106,8 @@ def state_shardings(mesh: Mesh, abstract_state: Any) -> Any:
 def gathered(params: Any, shardings: Any) -> Any:
   """All-gathers sharded parameters before use, and shards their gradients.
 
-  Without this, XLA's partitioner splits activations along the shards of the
-  parameters, which moves more bytes.
+  Without this function, XLA's partitioner would split activations along the
+  shards of the parameters. That would move more bytes between devices.
   """
   return jax.tree.map(_gather, params, shardings)
 
@@ -148,8 +150,9 @@ def own_rows(mesh: Mesh, rows: int) -> np.ndarray:
 def place(tree: Any, sharding: NamedSharding) -> Any:
   """Copies host arrays to the devices; every process passes whole arrays.
 
-  The result never shares memory with the host arrays, because the training step
-  donates its state, and the host arrays are used again.
+  The result never shares memory with the host arrays: the training step donates
+  its state, so shared host arrays could be overwritten before they are used
+  again.
   """
   if jax.process_count() == 1:
     # One call for the whole tree takes a fifth of the host time of one call per

@@ -32,9 +32,9 @@ def restore(
     saved: checkpoints of a run.
     like: shapes and shardings of the model's parameters.
     step: the step to restore.
-    tasks: tasks of the model that is restored into.
-    before: tasks of the model that was trained, in the order of its heads.
-    own: tasks that the run was trained on.
+    tasks: tasks of the current model, which gets the restored parameters.
+    before: names of the tasks of the saved model, in the order of its heads.
+    own: names of the tasks that the run was trained on.
 
   Raises:
     errors.UserError: see `Checkpoints.restore_params` and `move`.
@@ -69,11 +69,13 @@ def move(
   before: Sequence[str],
   own: Sequence[str],
 ) -> Tables:
-  """Copies the heads of the tasks `own` from old tables to their new rows.
+  """Copies the heads of the tasks `own` from old tables to new tables.
 
   Args:
-    tables: old tables in the order of `before`: `kernel` [T, D, C], `bias` [T,
-      C] and, if there are pair tasks, `pair_kernel` [P, 3 D, C].
+    tables: old tables in the order of `before`, for T tasks, of which P are
+      pair tasks: `kernel` [T, D, C], `bias` [T, C] and, if P > 0, `pair_kernel`
+      [P, 3 D, C]. D is the length of the encoder's vectors, and C is the number
+      of outputs of the widest head.
     into: new tables in the order of `tasks`; changed in place and returned.
     tasks, before, own: see `restore`.
 

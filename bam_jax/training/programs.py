@@ -2,8 +2,8 @@
 
 The runs of a plan differ only in inputs of the programs: learning rate, weight
 of the gold labels, layer decay, seed and task. So one program per batch shape
-serves all runs. `compile_ahead` compiles it in background threads, and
-`train_step` calls it.
+serves all runs. `compile_ahead` compiles these programs in background threads,
+and `train_step` calls them.
 
 Dimensions: B rows, L tokens, S segment slots, T tasks, K seeds trained at once.
 """
@@ -38,7 +38,7 @@ class Programs:
   Attributes:
     mesh: mesh of the devices.
     tasks: the tasks in the order of the heads.
-    rows_multiple: B, summed over all processes, must be a multiple of this.
+    rows_multiple: number that must divide B (the rows of all processes).
     abstract_state: TrainState of `jax.ShapeDtypeStruct`s with shardings.
     seeds: the training step of several seeds at once.
     hidden_size: D, the length of the encoder's vectors.
@@ -98,7 +98,7 @@ class Programs:
         out_shardings=shardings,
       )
     )
-    # The options are measured only for one process without accumulation.
+    # `REPLICA_OPTIONS` were only measured in one process, without accumulation.
     hides_sums = (
       mesh_lib.has_replicas_on_gpus(mesh)
       and accumulate == 1
@@ -130,7 +130,7 @@ class Programs:
     param_shardings: Any,
     stack_late: bool,
   ) -> Callable[..., Any]:
-    """Makes the training step, which takes packed batches and packs metrics.
+    """Makes a training step that takes packed batches and packs its metrics.
 
     See `_make_apply` for `param_shardings` and `layers.unstack` for
     `stack_late`.
@@ -180,7 +180,7 @@ class Programs:
     )
 
   def _jit_split(self, dtype: Any) -> Callable[..., dict[str, Any]]:
-    """Returns a jitted function that splits stacked layers and shards each."""
+    """Returns a jitted function that splits and shards stacked layers."""
 
     def split(params: Any) -> dict[str, Any]:
       single = layers.unstack(params, dtype)
@@ -249,7 +249,7 @@ class Programs:
     Without this call, each program is compiled when it is first used.
 
     Args:
-      packing: has the row buckets and the shape of a row.
+      packing: config that gives the row buckets and the shape of a row.
       seeds: all values of K to compile for.
       first: (K, B) of the program to compile first.
     """
@@ -298,12 +298,12 @@ class Programs:
   ) -> transfer.PackedBatch:
     """Moves a batch to the devices; returns a packed batch unchanged.
 
-    If there is only one device, the packed batch stays on the host: the program
-    itself copies it in a tenth of the time.
+    If there is only one device, the packed batch stays on the host. The program
+    copies it when it starts, in a tenth of the time of a separate copy.
 
     Args:
-      batch: has the rows of `mesh.own_rows` for this process.
-      is_whole: whether the batch has all B rows in every process instead.
+      batch: this process's rows of the batch (see `mesh.own_rows`).
+      is_whole: whether `batch` has all B rows, in every process, instead.
     """
     if isinstance(batch, transfer.PackedBatch):
       return batch
@@ -345,7 +345,7 @@ class Programs:
       schedule: values of the schedules, as numbers on the host.
 
     Returns:
-      The new state, and metrics for `transfer.unpack_metrics`.
+      The new state, and the packed metrics (see `transfer.unpack_metrics`).
     """
     batch = self.put(batch)
     seeds = len(batch.values) if batch.values.ndim == 3 else 1
@@ -395,8 +395,9 @@ def _make_apply(
 
   Args:
     model: maps (batch, deterministic) to logits.
-    param_shardings: shardings of the model's parameters, which the function
-      all-gathers before use; None if each device holds all parameters whole.
+    param_shardings: shardings of the model's parameters; the function
+      all-gathers the parameters before use. None if each device holds all
+      parameters whole.
   """
 
   def apply(

@@ -26,10 +26,10 @@ class Seeds:
   """Trains K seeds in one program, and stacks their states.
 
   Attributes:
-    train: function (states, batch, schedule) -> (states, metrics), for states
-      from `stack`, a batch from `transfer.stack` and one schedule for all
-      seeds.
-    sharding: sharding of the batch.
+    train: function (states, batch, schedule) -> (states, metrics). It takes
+      states from `stack`, a batch from `transfer.stack` and one schedule for
+      all seeds.
+    sharding: sharding of a batch from `transfer.stack`.
   """
 
   def __init__(
@@ -108,16 +108,18 @@ class Seeds:
   def stack(
     self, states: Iterable[step_lib.TrainState], count: int
   ) -> step_lib.TrainState:
-    """Stacks the states of K seeds; returns a single state unchanged.
+    """Stacks the states of `count` seeds; returns a single state unchanged.
 
-    States are read one at a time, so memory holds only one state and the stack.
+    It takes the states from the iterator one at a time, so memory holds only
+    the stack and one single state.
     """
     states = iter(states)
     if count == 1:
       return next(states)
     stacked = self._empty(count)
     for i in range(count):
-      # A variable would keep this state alive while the next one is made.
+      # If a variable held this state, it would stay in memory while the next
+      # state is made.
       stacked = self._put(stacked, next(states), np.int32(i))
     return stacked
 
@@ -160,6 +162,6 @@ def _shape(
 def _put(
   states: jax.Array, state: jax.Array, axis: int, i: jax.Array
 ) -> jax.Array:
-  """Writes a state at index i of the seed axis of stacked states."""
+  """Writes an array of one seed at index i of the stacked arrays' seed axis."""
   indices = jax.lax.broadcasted_iota(np.int32, states.shape, axis)
   return jnp.where(indices == i, jnp.expand_dims(state, axis), states)

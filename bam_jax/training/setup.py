@@ -1,4 +1,4 @@
-"""Makes what all runs of a plan share: JAX settings, programs and weights."""
+"""Sets JAX options; makes the programs and weights that all runs share."""
 
 import collections
 import contextlib
@@ -53,13 +53,14 @@ def configure_jax(config: config_lib.Config, workdir: Path) -> None:
 def start_devices(predicts: bool = False) -> None:
   """Starts the devices and logs them.
 
-  Call it before long work, which would be wasted if the devices did not start.
+  Call it before long work: if the devices did not start, that work would be
+  wasted.
 
   Args:
-    predicts: whether this process only predicts many rows. If so, JAX treats
+    predicts: whether this process only predicts many rows. If True, JAX treats
       a CPU with several cores as two devices, unless the user has set the
-      number of CPU devices. Running two small matrix products in parallel, one
-      per device, is faster than splitting each of them between the cores
+      number of CPU devices. It is faster to run two small matrix products in
+      parallel, one per device, than to split each product between the cores
       (benchmarks/README.md). Each device has a copy of the parameters.
 
   Raises:
@@ -135,8 +136,8 @@ class Setup:
       params = heads.traced_init_params(model, jax.random.key(seed))
       return {k: v for k, v in params.items() if k not in self._pretrained}
 
-    # If it is compiled, `draw_rest` draws only the few parameters that are not
-    # pretrained.
+    # A jitted `draw_rest` draws only the few parameters that it returns: XLA
+    # removes the drawing of parameters that are pretrained.
     self._draw = (
       jax.jit(draw_rest)
       if self._pretrained
@@ -144,10 +145,11 @@ class Setup:
     )
 
   def initial_params(self, seed: int) -> dict[str, object]:
-    """Returns initial parameters: pretrained, or else drawn from a seed.
+    """Returns the initial parameters of a run with the given seed.
 
-    The parameters are host arrays with stacked layers. The caller must not
-    change them, because all seeds share the pretrained arrays.
+    Parameters that are not pretrained are drawn at random from the seed. All
+    parameters are host arrays with stacked layers. The caller must not change
+    them, because all seeds share the pretrained arrays.
     """
     drawn = jax.device_get(self._draw(np.uint32(seed)))
     return drawn | self._pretrained if self._pretrained else layers.stack(drawn)

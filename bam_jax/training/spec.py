@@ -10,8 +10,8 @@ from bam_jax.core import step as step_lib
 from bam_jax.data import batches as batches_lib
 from bam_jax.training import evaluate
 
-# `sampled_steps` has at least this many steps (or all steps of a shorter run),
-# and fewer than twice as many.
+# Minimum number of `sampled_steps`; there are always fewer than twice as many.
+# A run with fewer steps has all its steps in `sampled_steps`.
 _SAMPLED_STEPS = 64
 
 

@@ -14,11 +14,13 @@ from bam_jax.training import mesh as mesh_lib
 from bam_jax.training import spec as spec_lib
 from bam_jax.training import transfer
 
-# Number of steps dispatched after an interval before its metrics are fetched.
+# The metrics of an interval are fetched when this many steps after it have been
+# dispatched.
 _STEPS_AHEAD = 16
 
-# A run that is stopped has to wait for the steps in flight. So only as many
-# steps are in flight as take one second, but at least two.
+# A run that is stopped has to wait for the steps in flight. So the number of
+# steps in flight is limited to what the device computes in one second, or to
+# two steps if they take longer.
 _SECONDS_AHEAD = 1.0
 _LEAST_AHEAD = 2
 
@@ -30,8 +32,9 @@ Unlogged = Sequence[Sequence[float]]
 class StepLog:
   """Fetches the metrics of steps from the devices and writes them to the log.
 
-  Each line covers an interval of `config.train.log_every` steps. Its metrics
-  are fetched some steps later, so that the device always has other steps to do.
+  Each line covers an interval of `config.train.log_every` steps. The metrics of
+  an interval are fetched some steps after its end, so that the device always
+  has other steps to do.
 
   The intervals must not depend on where a run was stopped. So a run that is
   stopped within an interval saves the metrics of that interval in its
@@ -71,12 +74,13 @@ class StepLog:
     self._waited += time.perf_counter() - began
 
   def add(self, step: int, metrics: jax.Array) -> None:
-    """Adds the metrics of a step; writes a line if an interval is due.
+    """Adds the metrics of a step; writes the oldest interval if it is due.
 
     Waits for older steps if too many steps are in flight.
 
     Raises:
-      errors.UserError: a loss or gradient of that interval is not finite.
+      errors.UserError: a loss or gradient of the written interval is not
+        finite.
     """
     self._pending.append((step, metrics))
     if len(self._pending) > self._ahead:
@@ -89,8 +93,8 @@ class StepLog:
 
     Args:
       start: the first step to take.
-      unlogged: for each run, the metrics of the steps before `start` that are
-        not in its log.
+      unlogged: for each run, the metrics of those steps before `start` that the
+        run's log does not have yet.
     """
     self._first = start
     rows = [np.asarray(each, np.float32) for each in unlogged]
@@ -119,7 +123,8 @@ class StepLog:
 
     Args:
       number: how many steps to write.
-      share: part of the time since the last call that these steps took, 0-1.
+      share: fraction (0-1) of the time since the last call that counts as the
+        time of these steps.
     """
     steps = [step for step, _ in self._pending[:number]]
     values = self._fetch(number)
@@ -152,9 +157,14 @@ class StepLog:
     seconds: float,
     waited: float,
   ) -> float:
-    """Writes a line for some steps of one run; returns their mean loss.
+    """Writes one line for some steps of one run; returns their mean loss.
 
-    `values` are the metrics of these steps, [steps, 2T + 1].
+    Args:
+      index: index of the run.
+      steps: the steps that the line covers.
+      values: metrics of these steps, [steps, 2T + 1].
+      seconds: duration of the steps.
+      waited: how many of these seconds were spent waiting for data.
     """
     spec = self._specs[index]
     metrics = transfer.unpack_metrics(values)

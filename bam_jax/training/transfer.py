@@ -19,22 +19,26 @@ from bam_jax.tasks import task as task_lib
 
 
 class PackedBatch(flax.struct.PyTreeNode):
-  """All arrays of a batch in one int32 array; floats keep their bits."""
+  """All arrays of a batch in one int32 array; floats are stored as bits."""
 
   values: Any  # [B, W] or [K, B, W] int32.
-  # Name, shape without B, and whether the dtype is float32, of each array in
-  # the order of names.
+  # For each array, sorted by name: (its name, its shape without B, whether its
+  # dtype is float32).
   shapes: tuple[tuple[str, tuple[int, ...], bool], ...] = flax.struct.field(
     pytree_node=False
   )
 
   def __len__(self) -> int:
-    """Returns the number of rows; on devices, the rows of all processes."""
+    """Returns the number of rows per seed.
+
+    These are the rows of this process if the batch is on the host, and the rows
+    of all processes if it is on the devices.
+    """
     return self.values.shape[-2]
 
 
 def pack(batch: Mapping[str, np.ndarray]) -> PackedBatch:
-  """Packs host arrays [B, ...] of int32 or float32.
+  """Packs host arrays [B, ...] of int32 or float32 into one array.
 
   >>> floats, integers = np.ones((2, 3), np.float32), np.int32([[5], [6]])
   >>> packed = pack({'b': floats, 'a': integers})
@@ -59,8 +63,8 @@ def abstract_batch(
 ) -> PackedBatch:
   """Returns the shape of a packed training batch.
 
-  `rows` is B, the sum over all processes. docs/architecture.md lists the arrays
-  of a batch under "Contracts".
+  `rows` is B, the number of rows of all processes. docs/architecture.md lists
+  the arrays of a batch under "Contracts".
   """
 
   def arrays(keys: str, dtype: type, *shape: int) -> dict[str, np.ndarray]:

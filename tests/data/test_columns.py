@@ -231,7 +231,7 @@ def _manifest(
     (('x', 'bytes', 1), [b'a', b'b'], '2 values instead of 1'),
     (('x', 'int', 1), np.array([2**31]), 'outside int32'),
     (('x', 'int', 1), np.array([-(2**31) - 1]), 'outside int32'),
-    (('y', 'int', 1), np.array([1]), 'does not hold y'),
+    (('y', 'int', 1), np.array([1]), 'missing or malformed y'),
   ],
 )
 def test_a_record_of_another_kind_is_told(tmp_path, field, values, words):

@@ -293,7 +293,9 @@ def test_uids_that_are_no_text_are_refused(tmp_path):
     manifest['files'][0] |= {'bytes': size, 'sha256': sha256}
 
   _edit_manifest(tmp_path / 'set', measured)
-  with pytest.raises(errors.UserError, match=r'does not hold uid .*utf-8'):
+  with pytest.raises(
+    errors.UserError, match=r'missing or malformed uid .*utf-8'
+  ):
     _open(tmp_path / 'set')
 
 

@@ -107,7 +107,7 @@ def test_rows_of_training_files_in_every_other_split():
     found, wanted.items(), strict=True
   ):
     assert names[0] == f'{overlap.task}/{overlap.split}'
-    assert f'stand in {names[1]}, as {there:,} of' in overlap.what
+    assert f'are also in {names[1]}, as {there:,} of' in overlap.what
     assert overlap.count == here
     # What is said to be equal is.
     for place in overlap.places:

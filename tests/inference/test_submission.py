@@ -166,5 +166,7 @@ def test_predictions_by_id(tmp_path):
   ids = {'own/test/0': 'x', 'own/test/1': 'y'}
   submission.write_by_id(path, task, ids, found)
   assert json.loads(path.read_text()) == {'x': 'a\nb', 'y': ''}
-  with pytest.raises(errors.UserError, match="the id 'x' of own/test/1 stands"):
+  with pytest.raises(
+    errors.UserError, match="the id 'x' of own/test/1 is used"
+  ):
     submission.write_by_id(path, task, dict.fromkeys(ids, 'x'), found)

@@ -354,6 +354,7 @@ def test_own_models_and_students_are_found_by_name():
   own = {
     'a_slow': config_lib.VariantConfig(like='single'),
     'tuned': config_lib.VariantConfig(like='single', start='multi'),
+    'taught': config_lib.VariantConfig(like='single', teacher='multi'),
     'some': config_lib.VariantConfig(like='single_to_multi', tasks=('more',)),
     'again': config_lib.VariantConfig(like='single_to_multi'),
   }
@@ -363,7 +364,7 @@ def test_own_models_and_students_are_found_by_name():
   searched = [*names, 'single_searched']
   assert verdicts.find_own(config, searched) == 'single_searched'
   assert verdicts.find_own(config, names[1:]) == 'a_slow'
-  assert verdicts.find_own(config, ['multi', 'tuned']) is None
+  assert verdicts.find_own(config, ['multi', 'tuned', 'taught']) is None
   assert verdicts.find_student(config, names) == 'multi'
   assert verdicts.find_student(config, [*names, 'again']) == 'again'
   taught = ['multi_to_multi', 'again', 'single_to_multi']
