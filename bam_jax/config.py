@@ -229,7 +229,7 @@ def seeds_of_shard(config: Config) -> tuple[int, ...]:
 
 
 def check_students(config: Config) -> None:
-  """Raises a `UserError` if no variant uses a given unlabelled file."""
+  """Raises a `UserError` if an unlabelled file is not used by any variant."""
   for task in unlabelled_files(config):
     if not any(
       variants.learns_unlabelled(config, name, task) for name in config.variants

@@ -57,7 +57,7 @@ def _separator(path: Path, head: str, table: task_lib.Table) -> str:
 def _cells(
   content: Iterator[str], mark: str, path: Path
 ) -> Iterator[tuple[int, list[str]]]:
-  """Yields the first line number and the cells of each row."""
+  """Yields, for each row, the number of its first line and its cells."""
   # Without `strict`, a quotation mark that is never closed would make the rest
   # of the file one cell.
   reader = csv.reader(content, delimiter=mark, strict=True)

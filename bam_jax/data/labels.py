@@ -94,7 +94,7 @@ def find(
 def add(
   tasks: task_lib.TaskTable, found: Found, workdir: Path | None = None
 ) -> task_lib.TaskTable:
-  """Returns the tasks with the labels from `find` filled in."""
+  """Adds the labels that `find` returned to the tasks; returns a new table."""
   new = []
   for task in tasks.tasks:
     if task.name in found:

@@ -63,7 +63,7 @@ def measure(
 def _measure_classes(
   log_probs: np.ndarray, gold: np.ndarray
 ) -> dict[str, float]:
-  """Measures log-probabilities [N, c] against gold classes [N]."""
+  """Computes metrics of log-probabilities [N, c], given gold classes [N]."""
   probs = np.exp(log_probs)
   confidence = probs.max(axis=-1)
   hit = log_probs.argmax(axis=-1) == gold

@@ -110,7 +110,7 @@ def shares(rows: rows_lib.Rows) -> np.ndarray | None:
 
 
 def share_names(task: task_lib.Task) -> list[str]:
-  """Returns the names of the classes, or of the score bins, of `shares`."""
+  """Returns the name of each entry of `shares`: a class, or a bin of scores."""
   if not task.kind.has_scale:
     return list(task.labels)
   bins = _bins(task)

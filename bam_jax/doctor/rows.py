@@ -27,11 +27,11 @@ class Rows:
 
   Attributes:
     tokenizer: tokenizer that counts tokens; None if tokens are not counted.
-    max_length: most tokens that a row may have.
-    vocabulary: advice to give if the vocabulary lacks many words.
+    max_length: maximum number of tokens of a row.
+    vocabulary: advice to print if the tokenizer's vocabulary lacks many words.
     folder: data folder, with `/` at the end. Findings remove it from paths.
-    file: path of the raw file that was read; of the last file if the split has
-      several.
+    file: path of the raw file that was read, or of the last one if the split
+      has several files.
     files: for each file of the split, the index of its first row and its path.
     places: [N] line numbers in the file, from 1; or row indices, as in the
       uids, if the source has no lines.

@@ -95,8 +95,8 @@ class Probe(NamedTuple):
   Attributes:
     task: name of the task.
     chosen: indices of the training rows that the probe is fitted to.
-    encoded: number of rows to encode; these are the rows that the probe is
-      fitted to, and for a baseline also the rows that it predicts.
+    encoded: number of rows to encode: the training rows in `chosen` and, if
+      the probe is for a baseline, the dev rows, which it predicts.
   """
 
   task: str

@@ -3,7 +3,8 @@
 In a submission, the majority label of the training rows can replace a task's
 predictions. This is useful for WNLI: its dev set repeats sentences of its
 training set with the opposite label, so a trained model scores worse on the
-test set than the majority label, which Devlin et al. (2019) submitted too.
+test set than the majority label. Devlin et al. (2019) also submitted the
+majority label.
 """
 
 from collections.abc import Mapping, Sequence

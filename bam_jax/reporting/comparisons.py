@@ -55,10 +55,11 @@ class Draws:
   def scores(
     self, variant: str, column: str, undefined: float = math.nan
   ) -> np.ndarray:
-    """Returns [1 + B, S] resampled scores (0 to 1) of a task or the average.
+    """Returns the scores of a task or the average on resamples, [1 + B, S].
 
-    The first row is over all examples. The average is computed for the seeds
-    that have every task. A task's score that is undefined on a resample is
+    Scores are 0 to 1. Row 0 holds the scores on all examples, the other rows
+    those on B resamples. The average is computed only for the seeds that have
+    a run of every task. If a task's score is undefined on a resample, it is
     replaced by `undefined`.
 
     Raises:

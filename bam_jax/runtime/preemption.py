@@ -133,7 +133,8 @@ class Signal:
   def defer_exit(self, checks_at_end: bool = True) -> Iterator[None]:
     """Context manager that delays a forced exit until the context ends.
 
-    At its end it calls `check`, unless `checks_at_end` is False.
+    It then calls `check`, unless `checks_at_end` is False or the code in the
+    context raised an exception.
     """
     with self._lock:
       self._holds += 1
@@ -147,11 +148,11 @@ class Signal:
 
   @contextlib.contextmanager
   def before_exit(self, function: Callable[[], None]) -> Iterator[None]:
-    """Context manager in which a forced exit first calls a function.
+    """Context manager that registers a function to call before a forced exit.
 
-    Another thread calls the function while the main thread goes on. The
-    function may raise `errors.UserError` or `RetryError`. In nested contexts,
-    the innermost function is called first.
+    The function runs in another thread while the main thread continues. It may
+    raise `errors.UserError` or `RetryError`. In nested contexts, the innermost
+    function is called first.
     """
     with self._lock:
       self._before_exit.append(function)

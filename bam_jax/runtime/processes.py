@@ -197,8 +197,9 @@ def check_shared(directory: Path) -> None:
 class AgreedSignal(preemption.Signal):
   """Preemption signal that stops all processes after the same step.
 
-  Once the processes have joined, JAX receives every SIGTERM. Then it makes all
-  processes agree on the next check that no process has reached yet.
+  After `jax.distributed.initialize`, JAX handles SIGTERM. When a process gets
+  SIGTERM, JAX chooses a call of `check` that no process has reached yet. All
+  processes stop at this call.
   """
 
   def __init__(self):

@@ -37,8 +37,8 @@ class Limits:
 
   Attributes:
     body: bytes in the body of a request.
-    seconds: seconds until the head of a request is received; the body may take
-      the same time again.
+    seconds: time limit for receiving the headers of a request; the same limit
+      applies separately to its body.
     inputs: inputs per request.
     characters: characters in all texts of one input together.
     waiting: waiting predictions; each input counts once per task.

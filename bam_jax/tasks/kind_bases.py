@@ -372,8 +372,9 @@ def split_cell(text: str, separator: str) -> list[str]:
 def find_joined(labels: Sequence[str]) -> tuple[str, list[str]]:
   """Finds labels that seem to be several labels joined by a separator.
 
-  More than half of the pieces of such a label are known labels. For ; and | a
-  piece also counts as known if it is a piece of another label.
+  A label seems joined if more than half of its pieces are labels themselves.
+  If the separator is `;` or `|`, a piece that occurs in two or more labels also
+  counts as a label.
 
   >>> find_joined(['bill', 'mail', 'bill; mail', 'TCP/IP'])
   (';', ['bill; mail'])

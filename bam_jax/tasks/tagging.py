@@ -231,7 +231,10 @@ class Tagging(kind_bases.PerToken):
   def differing_parts(
     self, task: task_lib.Task, label: tuple[int, ...], other: tuple[int, ...]
   ) -> list[int]:
-    """Returns the indices of words whose tags differ; [] if spans are equal."""
+    """Returns the indices of words whose tags differ between two labels.
+
+    Returns [] if both labels have the same spans, even if some tags differ.
+    """
     one, two = (self.label_value(task, each) for each in (label, other))
     if spans(one) == spans(two):
       return []

@@ -24,7 +24,7 @@ def begins(length: int, room: int, stride: int) -> range:
   Args:
     length: number of tokens of the text.
     room: number of tokens of the text that fit into a window.
-    stride: number of tokens between window starts; 0 means half of the room.
+    stride: number of tokens between window starts; 0 means half of `room`.
   """
   step = stride or max(1, room // 2)
   return range(0, max(length - room, 0) + step, step)
