@@ -54,7 +54,7 @@ def find(plan: plan_lib.Plan, finished: Finished) -> dict[str, Weak]:
       if majority is not None and None not in values:
         median = float(np.median(values))
         if not metrics.is_above(median, majority):
-          low[variant] = f'{variant} {_number(median)}'
+          low[variant] = f'{variant} {metrics.describe(median)}'
       seeds = _constant_seeds(plan, task, [run for run, _ in own])
       if seeds:
         plural = 's' if len(seeds) > 1 else ''
@@ -65,8 +65,8 @@ def find(plan: plan_lib.Plan, finished: Finished) -> dict[str, Weak]:
       name = 'mean score' if task.kind.has_scale else 'majority'
       note = ', which counts as 0' if math.isnan(majority) else ''
       parts.append(
-        f'no better than the {name} ({task.metrics[0]} {_number(majority)}'
-        f'{note}): {", ".join(low.values())}'
+        f'no better than the {name} ({task.metrics[0]}'
+        f' {metrics.describe(majority)}{note}): {", ".join(low.values())}'
       )
     if constant:
       parts.append(
@@ -104,8 +104,8 @@ def _remedy(
     return 'try more steps or another learning rate'
   if metrics.is_above(frozen, majority):
     return (
-      f'a frozen encoder reaches {_number(frozen)}, so try more steps or'
-      ' another learning rate'
+      f'a frozen encoder reaches {metrics.describe(frozen)}, so try more steps'
+      ' or another learning rate'
     )
   return (
     'a frozen encoder is no better, so try more training rows or another'
@@ -126,7 +126,3 @@ def _constant_seeds(
     return []
   is_constant = np.ptp(found.predictions, axis=1) == 0
   return [seed for seed, flag in zip(found.seeds, is_constant) if flag]
-
-
-def _number(score: float) -> str:
-  return 'undefined' if math.isnan(score) else f'{score:.1f}'

@@ -55,12 +55,12 @@ def find_own(config: config_lib.Config, names: Sequence[str]) -> str | None:
   teacher or starts from another variant. Returns None if there is no such
   variant over all tasks.
   """
+  like = {name: own.like for name, own in config.custom_variants.items()}
   ranks = {}
   for name in _over_all_tasks(config, names):
-    own = config.custom_variants.get(name)
-    like = own.like if own else name
-    if like in _OWN and not (own and (own.teacher or own.start)):
-      ranks[name] = _OWN.index(like)
+    variant, base = variants.resolve(config, name), like.get(name, name)
+    if base in _OWN and not (variant.teacher or variant.start):
+      ranks[name] = _OWN.index(base)
   return min(ranks, key=ranks.get, default=None)
 
 

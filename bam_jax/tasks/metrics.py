@@ -188,6 +188,11 @@ def is_above(score: float, constant: float) -> bool:
   return score > (0.0 if math.isnan(constant) else constant)
 
 
+def describe(score: float) -> str:
+  """Returns a score, times 100, as text: one decimal, or `undefined`."""
+  return 'undefined' if math.isnan(score) else f'{score:.1f}'
+
+
 def averages(
   tasks: Sequence[task_lib.Task],
   scores: Mapping[str, Mapping[str, Mapping[str, float]]],

@@ -17,6 +17,7 @@ from bam_jax.runtime import processes
 from bam_jax.runtime import profiling
 from bam_jax.runtime import telemetry as telemetry_lib
 from bam_jax.runtime import trackers as trackers_lib
+from bam_jax.tasks import metrics as metrics_lib
 from bam_jax.tasks import task as task_lib
 from bam_jax.training import checkpoints as checkpoints_lib
 from bam_jax.training import evaluate
@@ -307,20 +308,25 @@ class _Group:
     """Logs the first metric of each task as the median over the runs."""
     if not found:
       return
-    described, rows = [], 'dev'
-    for name, by_split in found[0].items():
-      split = next(iter(by_split))
-      metric = self._programs.tasks[name].metrics[0]
-      median = np.median([scores[name][split][metric] for scores in found])
-      value = 'undefined' if np.isnan(median) else f'{median:.1f}'
-      described.append(f'{name} {metric} {value}')
-      if split == task_lib.HELD_OUT:
-        rows = 'held-out'
+    tasks = self._programs.tasks
+    medians = np.median([self._main_scores(scores) for scores in found], axis=0)
+    described = (
+      f'{name} {tasks[name].metrics[0]} {metrics_lib.describe(median)}'
+      for name, median in zip(found[0], medians)
+    )
+    is_held_out = task_lib.HELD_OUT in next(iter(found[0].values()))
     logging.info(
       '%s, %s scores %s%s: %s',
-      *(self._name, rows, when, ' (medians)' if len(found) > 1 else ''),
-      ', '.join(described),
+      *(self._name, 'held-out' if is_held_out else 'dev', when),
+      *(' (medians)' if len(found) > 1 else '', ', '.join(described)),
     )
+
+  def _main_scores(self, scores: evaluate.Scores) -> list[float]:
+    """Returns each task's first metric on its first split."""
+    return [
+      next(iter(by_split.values()))[self._programs.tasks[name].metrics[0]]
+      for name, by_split in scores.items()
+    ]
 
   def _take(
     self, state: step_lib.TrainState, index: int
@@ -344,7 +350,7 @@ class _Group:
     Returns:
       The outputs, the scores, and the mean over tasks of the first metric.
     """
-    spec, tasks = self._specs[index], self._programs.tasks
+    spec = self._specs[index]
     outputs, scores = evaluate.evaluate(
       self._programs,
       params,
@@ -354,11 +360,7 @@ class _Group:
     )
     # The mean is nan if one metric is undefined: a mean over fewer tasks could
     # not be compared with the mean of another step.
-    firsts = [
-      next(iter(by_split.values()))[tasks[name].metrics[0]]
-      for name, by_split in scores.items()
-    ]
-    score = float(np.mean(firsts))
+    score = float(np.mean(self._main_scores(scores)))
     self.telemetry[index].write(step, {name: score})
     return outputs, scores, score
 

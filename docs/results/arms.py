@@ -52,7 +52,7 @@ def read_scores(path: Path) -> dict[tuple[str, str], dict[str, list[float]]]:
       ):
         continue
       parts = member.name.split('/')
-      if parts[0] == 'baselines':  # Of the archive of one plan.
+      if parts[0] == 'baselines':  # An archive of one plan names no plan.
         parts.insert(0, 'runs')
       plan, run, *task_of_baselines, _ = parts
       scores = json.load(archive.extractfile(member))['scores']
