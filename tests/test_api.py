@@ -15,6 +15,7 @@ import pytest
 
 import bam_jax
 from bam_jax import api
+from bam_jax import api_tasks
 from bam_jax import config as config_lib
 from bam_jax import schema
 from bam_jax.experiments import predict
@@ -393,7 +394,7 @@ def test_rows_are_written_as_they_are():
     {'text': 'a\u2028"b" ü', 'label': 1, 'words': np.array(['x', 'y'])},
     {'text': None, 'score': np.float32(0.5), 'flag': True},
   ]
-  written = api._to_json_lines(rows, 'rows').removesuffix('\n').split('\n')
+  written = api_tasks.to_json_lines(rows, 'rows').removesuffix('\n').split('\n')
   assert [*map(json.loads, written)] == [
     {'text': 'a\u2028"b" ü', 'label': 1, 'words': ['x', 'y']}
     | {'score': None, 'flag': None},
@@ -409,7 +410,7 @@ def test_rows_without_labels_may_have_another_format():
     'a': _task(unlabelled='more.csv'),
     'b': bam_jax.Task(train='b.tsv', dev='b.tsv', unlabelled=_REVIEWS),
   }
-  written = api._add_tasks(values, tasks, Path('data'))
+  written = api_tasks.add_tasks(values, tasks, Path('data'))
   path = Path('data/b/unlabelled.jsonl')
   assert values['data']['unlabelled'] == (
     'a=more.csv', f'b={path.absolute()}'

@@ -40,6 +40,7 @@ _ORDER = (
   'experiments',
   'doctor',
   'estimate',
+  'api_tasks',
   'api',
   'mistakes',
   'command_line',
