@@ -274,7 +274,10 @@ def _find_mistakes(rest: list[str]) -> Iterator[str]:
     if flag.present and mode not in users and use not in users:
       value = flag.value
       text = ','.join(value) if isinstance(value, list) else value
-      yield f'--{flag.name}={text}: needs {" or ".join(users)}; leave it out'
+      yield (
+        f'--{flag.name}={text}: needs {" or ".join(users)}; give that too, or'
+        ' leave it out'
+      )
   local = [('from', place) for place in FROM.value or ()]
   if mode == '--mode=label':
     if not OUTPUT.value:
@@ -325,7 +328,8 @@ def _find_process_mistakes() -> Iterator[str]:
   if MODE.value in ('doctor', 'estimate', 'serve') or INPUT.value is not None:
     yield (
       f'--mode={MODE.value}{" --input" if INPUT.value else ""}: runs in one'
-      ' process; leave --distributed and --coordinator out'
+      ' process; leave --distributed, --coordinator, --num_processes and'
+      ' --process_id out'
     )
 
 

@@ -354,8 +354,8 @@ def _find_search_mistakes(config: Config) -> Iterator[str]:
       for key, tried in grid.items()
     }
     yield (
-      'config.search: needs seeds, and learning_rates or other values to try'
-      f' with them; {", ".join(f"{k}={v}" for k, v in shown.items())}'
+      'config.search: needs both seeds and values to try with them, such as'
+      f' learning_rates; now {", ".join(f"{k}={v}" for k, v in shown.items())}'
     )
   groups = {'search': ('single',), 'search.multi': ('multi', 'sampling')}
   for path, grid in values.items():

@@ -140,8 +140,11 @@ def _check_type(hint: Any, value: Any, path: str) -> object:
     return value
   if origin is tuple:
     if not isinstance(value, (tuple, list)):
+      example = f'such as ({value!r},)'
+      if args[-1] is not Ellipsis:
+        example = f'of {len(args)} values'
       raise errors.UserError(
-        f'{path}: {value!r} is not a tuple; give one, such as ({value!r},)'
+        f'{path}: {value!r} is not a tuple; give one, {example}'
       )
     if args[-1] is not Ellipsis and len(value) != len(args):
       raise errors.UserError(

@@ -232,16 +232,16 @@ def _find_patience_mistakes(config: fields_lib.Config) -> Iterator[str]:
     where = f'{field_path(config, name, f"{group}.patience")}={patience}'
     if patience and not config.train.evaluate_every:
       yield (
-        f'{where}: counts evaluations, of which {name} has none before its last'
-        ' step; set config.train.evaluate_every to a number of steps'
+        f'{where}: counts evaluations, but {name} is evaluated only after its'
+        ' last step; set config.train.evaluate_every to a number of steps'
       )
     # If a run ends early, the student's target is still mostly the teacher's
     # prediction.
     if patience and found.teacher and own.distill.annealing != 'constant':
       yield (
         f'{where}: {name} is taught, and the weight of its gold labels rises'
-        f' until the last step; remove {name}, set {group}.patience=0 in its'
-        ' changes, or set config.distill.annealing=constant'
+        f' until the last step, which patience may never reach; remove {name},'
+        f' set {group}.patience=0, or set distill.annealing=constant'
       )
 
 

@@ -54,8 +54,8 @@ def read_dataset(
     splits = files.read_json(path / _SPLITS, _SAVE).get('splits')
     shown = errors.some(splits) if isinstance(splits, list) else 'none'
     raise errors.UserError(
-      f'{path}: holds several splits: {shown}; name the folder of one, such as'
-      f' {path.name}/train'
+      f'{path}: holds several splits: {shown}; name the folder of one,'
+      f' {path.name}/SPLIT'
     )
   if path.is_dir() and not (path / _STATE).is_file():
     raise errors.UserError(f'{path}: has no {_STATE}; {_SAVE}')

@@ -98,7 +98,8 @@ def _columns(
     if not all(-len(fields) <= column < len(fields) for column in chosen):
       raise errors.UserError(
         f'{path}:{number}: the row has {len(fields)} columns, but those with'
-        f' the numbers {chosen} are read, counted from 0; fix the row'
+        f' the numbers {chosen} are read, counted from 0; fix the row, or the'
+        ' text and label of the task'
       )
     if cells and _is_comment(line, block[0][1]):
       raise errors.UserError(

@@ -148,8 +148,9 @@ def _count(
     if missing and is_strict:
       remedy = raw_values.no_label_remedy(task, missing[0])
       raise errors.UserError(
-        f'{where}: {missing[0]!r} is not a label; fix the row, or give labels'
-        f' if it is one of them{remedy}'
+        f'{where}: {missing[0]!r} looks like a missing label; fix the row, or,'
+        ' if it is a label, list all labels in'
+        f' config.custom_tasks.{task.name}.labels{remedy}'
       )
     counts.update(name for name in names if name not in missing)
     if isinstance(value, str):
@@ -164,8 +165,8 @@ def _count(
       _check_separator(task, of_texts, name)
       raise errors.UserError(
         f'{name}: the column {task.tables[split].label!r} has more than'
-        f' {_MOST:,} different labels; name the column of the labels, or give'
-        f' config.custom_tasks.{task.name}.labels'
+        f' {_MOST:,} different labels; name the column of the labels in'
+        f' config.custom_tasks.{task.name}.label, or list them all in .labels'
       )
   _check_separator(task, of_texts, sources.Source(task, split, data).name)
   return counts

@@ -90,7 +90,8 @@ def prepare(
     if len(cut) > MANY_CUT * count:
       logging.warning(
         '%s: %.0f%% of %s training rows are cut at config.data.max_length=%d;'
-        ' raise it if the encoder has more positions, or give it windows',
+        ' raise it if the encoder has more positions, or, for a custom task of'
+        ' whole texts, set its windows',
         *(task.name, 100 * len(cut) / count, f'{count:,}', data.max_length),
       )
   return columns

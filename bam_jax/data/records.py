@@ -91,7 +91,7 @@ def _text(
   where = f'{where}: field {name!r}'
   if not isinstance(value, list) or not value:
     raise errors.UserError(
-      f'{where} is not a list of words; give one of strings'
+      f'{where} is not a list of words; give a list of strings'
     )
   return ' '.join(
     raw_values.check_word(word, f'{where}, item {place}')

@@ -81,8 +81,8 @@ def _misuses(
         yield f'{where} {what}; leave it out, or name a task of text pairs'
       if task.windows:
         yield (
-          f'{where} is read in windows, which have no such form; leave it out,'
-          f' or config.custom_tasks.{name}.windows'
+          f'{where} is read in windows, which do not work with {field}; leave'
+          f' it out, or remove config.custom_tasks.{name}.windows'
         )
   for name, metric in config_lib.thresholds(config).items():
     task, where = table[name], f"config.decisions.thresholds: '{name}={metric}'"
@@ -201,34 +201,43 @@ def _mistakes(name: str, config: config_lib.TaskConfig) -> Iterator[str]:
       ' dev_share of the training rows'
     )
   if config.dev and config.dev_share:
-    yield f'.dev_share: {config.dev_share:g} besides dev; leave one of them out'
+    share = f'{config.dev_share:g} is given besides dev'
+    yield f'.dev_share: {share}; leave one of them out'
   if config.dev_group and not config.dev_share:
     yield '.dev_group: needs dev_share; give that too, or leave it out'
   if both := sorted({*config.no_label} & {*config.labels}):
-    yield f'.no_label: {both[0]!r} is one of the labels too; remove it there'
+    yield (
+      f'.no_label: {both[0]!r} is one of the labels too; remove it from one of'
+      ' the two'
+    )
   if config.no_label and kind.per_token:
     yield f'.no_label: {kind} rows have no single label; leave it out'
   yield from errors.find_unknown('.format', [config.format], formats.FORMATS)
   if formats.FORMATS[config.format].like not in kind.formats:
     allowed = ' or '.join(kind.formats)
-    yield f'.format: {config.format!r} holds no {kind} task; give {allowed}'
+    yield (
+      f'.format: a {kind} task cannot be read from {config.format!r}; give'
+      f' {allowed}'
+    )
   if config.dev_group and formats.FORMATS[config.format].columns == 'numbered':
     yield f'.dev_group: {config.format} has no column of groups; leave it out'
   if config.windows and not kind.joins_windows:
-    joined = [k.name for k in kinds.KINDS.values() if k.joins_windows]
-    yield f'.windows: is of {", ".join(joined)}, not of {kind}; leave it out'
+    joined = ', '.join(k.name for k in kinds.KINDS.values() if k.joins_windows)
+    yield f'.windows: is only for {joined}, not for {kind}; leave it out'
   if config.stride and kind.joins_windows and not config.windows:
-    yield ".stride: is of windows; set windows='mean' or 'max', or leave it out"
+    yield (
+      ".stride: has no effect without windows; set windows='mean' or 'max', or"
+      ' leave it out'
+    )
   for other in kinds.KINDS.values():
     given = {field for field in other.own_fields if getattr(config, field)}
     if config.windows:
       given.discard('stride')
     if other is not kind and given:
-      own = ' and '.join(other.own_fields)
-      yield f': {own} are of {other} tasks, not of {kind}; leave them out'
+      yield f': a {kind} task has no {" or ".join(sorted(given))}; leave it out'
   if config.separator != ',' and not kind.takes_list:
-    joined = [k.name for k in kinds.KINDS.values() if k.takes_list]
-    yield f'.separator: is of {", ".join(joined)}, not of {kind}; leave it out'
+    joined = ', '.join(k.name for k in kinds.KINDS.values() if k.takes_list)
+    yield f'.separator: is only for {joined}, not for {kind}; leave it out'
   if not 1 <= len(config.separator) <= _LONGEST_SEPARATOR:
     yield (
       f'.separator: {config.separator!r}; give one to {_LONGEST_SEPARATOR}'

@@ -99,24 +99,32 @@ def log_agreement(
   if predicted.ndim == 1:
     error = np.abs(predicted - gold).mean()
     constant = np.abs(gold - np.median(gold)).mean()
-    logging.info('%s: differ from the gold scores by %.3f', name, error)
+    logging.info(
+      '%s: the predictions differ from the gold values, from 0 to 1, by %.3f on'
+      ' average',
+      *(name, error),
+    )
     if error > constant:
       logging.warning(
-        '%s: differ from the gold scores, on 0-1, by %.3f in the mean, and'
-        ' their median by %.3f; check the scale of the scores (--score)',
+        '%s: the predictions differ from the gold values, from 0 to 1, by %.3f'
+        ' on average, but their median by only %.3f; check the scale of the'
+        ' scores (--score) or, for multilabel, the order of the labels'
+        ' (--labels)',
         *(name, error, constant),
       )
     return
   counts = np.zeros((predicted.shape[1],) * 2)
   np.add.at(counts, (predicted.argmax(axis=-1), gold), 1 / len(gold))
   agreement = np.trace(counts)
-  logging.info('%s: agree with %.1f%% of the labels', name, 100 * agreement)
+  logging.info(
+    '%s: the logits agree with %.1f%% of the labels', name, 100 * agreement
+  )
   outputs, classes = scipy.optimize.linear_sum_assignment(counts, maximize=True)
   best = counts[outputs, classes].sum()
   if best > agreement + _SUSPECT:
     logging.warning(
-      '%s: agree with %.1f%% of the labels, but would with %.1f%% if the'
-      ' outputs were %s; check their order (--labels)',
+      '%s: the logits agree with %.1f%% of the labels, but would with %.1f%% if'
+      ' the outputs were %s; check their order (--labels)',
       *(name, 100 * agreement, 100 * best),
       ', '.join(task.labels[i] for i in classes),
     )

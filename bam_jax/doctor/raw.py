@@ -89,7 +89,10 @@ def _check_header(
   what = ''
   if not table.header and any(cell.lower() in _NAMES for cell in cells):
     what = 'the first line names columns, but would be read as a row'
-    remedy = f'remove it, or set config.custom_tasks.{task.name}.header=True'
+    remedy = (
+      f'remove it, or set config.custom_tasks.{task.name}.header=True and name'
+      ' the columns in text and label'
+    )
     if is_official:
       remedy = 'remove it: this file has no header'
   # If a column is found by its name, the first line is certainly a header.

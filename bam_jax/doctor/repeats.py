@@ -84,7 +84,7 @@ def check_split(rows: rows_lib.Rows) -> Iterator[findings.Finding]:
   copies = np.flatnonzero(first[group] != np.arange(len(rows)))
   turned = len(first) - len(np.unique(_unordered_keys(rows)))
   if len(copies) or turned:
-    what = 'rows equal to an earlier one but for case and white space'
+    what = 'rows that equal an earlier one if case and white space are ignored'
     if turned:
       what += f'; {turned:,} more with the texts in the other order'
     remedy = 'remove them if they should not count more than once'

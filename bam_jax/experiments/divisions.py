@@ -114,8 +114,8 @@ def check(
   if key in ('rows', 'dev'):
     what = 'texts or labels of the training file have changed'
   raise errors.UserError(
-    f'{path}: the development rows of {task.name} were chosen from other rows:'
-    f' {what}; {_REMEDY}'
+    f'{path}: the development rows of {task.name} were chosen with other rows'
+    f' or settings: {what}; {_REMEDY}'
   )
 
 

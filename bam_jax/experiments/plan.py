@@ -172,7 +172,7 @@ class Plan:
     def make() -> shards.Columns | None:
       if is_optional and not source.is_present():
         logging.warning(
-          '%s/%s: %s is missing, so the split is left out; to get it: %s',
+          '%s/%s: %s is missing, so the split is left out; %s',
           *(task.name, split, source.name, source.remedy),
         )
         return None
@@ -265,7 +265,7 @@ class Plan:
         raise errors.UserError(
           f'{path.parent}: was scored by {", ".join(by_split[split])}, not by'
           f' {", ".join(task.metrics)}, and {e}; restore the metrics of'
-          f' {task.name}, and --mode=evaluate writes that file again'
+          f' {task.name} and run --mode=evaluate, which writes that file again'
         ) from e
       by_split[split] = scores
       record['undefined'].setdefault(task.name, {})[split] = reasons
@@ -284,8 +284,8 @@ class Plan:
         read = outputs.read_run(task, self.workspace.outputs(run.name))
       except outputs.Missing as e:
         raise errors.UserError(
-          f'config.decisions: {task.name}: {e}; --mode=evaluate writes that'
-          ' file again, without config.decisions'
+          f'config.decisions: {task.name}: {e}; remove config.decisions, run'
+          ' --mode=evaluate, which writes that file again, and set it again'
         ) from e
       found[task.name] = decisions.fit(task, self.config, *read)
     return {**record, 'decisions': found}

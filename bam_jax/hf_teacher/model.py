@@ -64,8 +64,8 @@ class Model:
     missing = sorted(told['missing_keys'])
     if missing:
       raise errors.UserError(
-        f'{where}: has no {missing[0]}, which would be random; give a model'
-        ' that was trained to classify'
+        f'{where}: has no weights for {missing[0]}, which would be random;'
+        ' give a model that was trained to classify'
       )
     try:
       self._model = model.to(device).eval()
@@ -161,7 +161,7 @@ class Model:
         except torch.OutOfMemoryError as e:
           raise errors.UserError(
             f'--batch_size={batch_size}: does not fit into the memory of'
-            f' {self._device}; give fewer rows'
+            f' {self._device}; give a smaller number'
           ) from e
         yield some[chosen], logits.float().cpu().numpy()
 

@@ -116,8 +116,8 @@ def head(
     raise errors.UserError(
       f'--model: has {len(names)} outputs ({errors.some_quoted(names)}) where'
       f' {task.name} has {task.num_outputs}'
-      f' ({errors.some_quoted(task.labels) or "a score"}); give a model of as'
-      ' many'
+      f' ({errors.some_quoted(task.labels) or "a score"}); give a model'
+      f' with {task.num_outputs}'
     )
   if task.kind.has_scale:
     return Head((0,), score, task.scale)

@@ -205,12 +205,14 @@ def _find_tokenizer_mistakes(
   if tokenizer.pad_id != pad_id:
     yield (
       f'{path}: its tokenizer pads with the id {tokenizer.pad_id}, and'
-      f' {of.name} encoders with {pad_id}; get both from one model'
+      f' {of.name} encoders with {pad_id}; get tokenizer and weights from the'
+      ' same model'
     )
   if tokenizer.num_separators > of.max_separators:
     yield (
       f'{path}: its tokenizer makes [CLS] A [SEP] [SEP] B [SEP] of two texts,'
-      f' which no {of.name} encoder reads; get both from one model'
+      f' which no {of.name} encoder reads; get tokenizer and weights from the'
+      ' same model'
     )
 
 

@@ -181,8 +181,8 @@ class Trackers:
 
 def _warn(name: str, error: Exception) -> None:
   logging.warning(
-    'config.train.trackers=%s: takes no metrics any more (%s); metrics.jsonl'
-    ' has them all',
+    'config.train.trackers=%s: failed and receives no more metrics (%s);'
+    ' metrics.jsonl has all of them',
     *(name, _one_line(error)),
   )
 

@@ -57,7 +57,8 @@ def parse(
   inputs = request.get('inputs')
   if not isinstance(inputs, list) or not inputs:
     raise errors.UserError(
-      '"inputs" is not a list of one or more inputs; give a list'
+      '"inputs" is missing, empty or not a list; give a list of one or more'
+      ' inputs'
     )
   if len(inputs) > max_inputs:
     raise errors.UserError(

@@ -99,7 +99,7 @@ class Answers(kind_bases.PerToken):
 
   def fault(self, labels: Sequence[str], scale: tuple[float, float]) -> str:
     if labels:
-      return f'labels: {labels} given for a task of answers; leave it empty'
+      return f'labels: {labels} is given for a qa task; leave it empty'
     return ''
 
   def division_unit(self, texts: tuple[str, ...]) -> tuple[str, ...]:

@@ -37,9 +37,10 @@ def parse(entries: Sequence[str], labels: Sequence[str]) -> dict[str, float]:
         raise ValueError(f'{entry!r} stands for all labels; leave out the rest')
       continue
     if label not in labels:
+      known = errors.some(labels) or '(none are declared; give labels too)'
       raise ValueError(
         f'{entry!r} is neither balanced nor LABEL=NUMBER with one of the labels'
-        f' {errors.some(labels)}'
+        f' {known}'
       )
     if label in found:
       raise ValueError(f'{entry!r}: {label!r} has two weights; remove one')

@@ -74,7 +74,9 @@ class Checkpoints:
     try:
       directory.mkdir(parents=True, exist_ok=True)
     except OSError as e:
-      raise errors.UserError(f'{directory}: {e.strerror}') from e
+      raise errors.UserError(
+        f'{directory}: {e.strerror}; choose a --workdir that can be written'
+      ) from e
     with _reading(directory):
       self._manager = _Manager(
         directory.absolute(),
@@ -283,8 +285,8 @@ class Checkpoints:
       if want.get(name) != have.get(name):
         raise errors.UserError(
           f'{path}: {name} has shape {have.get(name)} in the checkpoint and'
-          f' {want.get(name)} in the model; use the configuration of the'
-          ' training'
+          f' {want.get(name)} in the model; use the configuration that'
+          ' the run was trained with'
         )
 
   def _step_directory(self, step: int) -> Path:

@@ -127,7 +127,8 @@ class Setup:
     pools = families.FAMILIES[encoder.config.family].pools
     if has_no_pooler and encoder.config.pooling in pools:
       logging.warning(
-        '%s has no pooler: it starts from random weights', config.model.init
+        '%s has no pooler, so the pooler starts from random weights',
+        config.model.init,
       )
     # Stacked once for all seeds.
     self._pretrained = layers.stack(pretrained) if pretrained else {}
