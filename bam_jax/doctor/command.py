@@ -38,6 +38,10 @@ _CHOICES = (
   'split', 'limit', 'rows cut', 'tokens cut', 'windows: rows cut',
   'tokens cut', 'inputs',
 )  # fmt: skip
+_ADVICE = (
+  'Fix errors before a run. Check warnings: they may make scores misleading.'
+  ' Notes need no change.'
+)
 _LENGTHS = 'Lengths are median, 90th and 99th percentile, longest'
 # Width of the widest table that is printed, in characters.
 _WIDEST = 1000
@@ -69,9 +73,9 @@ def run(config: config_lib.Config, workdir: Path) -> int:
   try:
     tokenizer = pretrained.load_tokenizer(config)
     remark = (
-      f'Tokens are those of up to {lengths.SAMPLE:,} rows a split, evenly'
-      ' spread, special ones included; rows are cut at'
-      f' {config.data.max_length}.'
+      f'Tokens, special ones included, are counted on up to'
+      f' {lengths.SAMPLE:,} rows of each split, evenly spread; the limit is'
+      f' {config.data.max_length} tokens.'
     )
   except errors.UserError as error:
     logging.warning('%s', error)
@@ -191,7 +195,7 @@ def _table(
 
 
 def _markdown(report: findings.Report, verdict: str, remark: str) -> str:
-  lines = ['# The raw data', '', verdict]
+  lines = ['# The raw data', '', f'{verdict} {_ADVICE}']
   splits = []
   for split, (name, count, *cells) in zip(report.splits, _split_rows(report)):
     labels = [f"'{label}' {share:.1%}" for label, share in split.shares.items()]

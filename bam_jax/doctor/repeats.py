@@ -138,7 +138,7 @@ def check_equal(
       ours = first[at[theirs]]
       what = (
         f'training rows that are also in {other.name}, as {len(theirs):,} of'
-        f' its {len(other):,} rows; different texts: {len(shared):,}'
+        f' its {len(other):,} rows; distinct ones: {len(shared):,}'
       )
       if rows.is_pair:
         same = np.intersect1d(_keys(rows.numbers), _keys(other.numbers))
@@ -177,13 +177,13 @@ def check_near(
         continue
       ours, theirs = row[one[here]], its_row[other[here]]
       what = (
-        f'training rows that are similar to rows of {its.name}, to'
-        f' {len(np.unique(theirs)):,} of its {len(its):,} rows'
+        f'training rows that share most pairs of words with rows of'
+        f' {its.name}, with {len(np.unique(theirs)):,} of its {len(its):,} rows'
       )
       if skipped:
         what += (
-          f'; there may be more: {skipped:,} pairs of words were too'
-          ' frequent to be compared by'
+          f'; there may be more: {skipped:,} very frequent pairs of words'
+          ' were ignored'
         )
       remedy = 'look at them; leave out those that are the same'
       count = len(np.unique(ours))
@@ -232,7 +232,7 @@ def check_texts(
     ]
     if shared:
       what = (
-        f'texts, of its {len(numbers):,} different ones, that are also in'
+        f'texts, of its {len(numbers):,} distinct ones, that are also in'
         f' training rows, alone or in any pair: {errors.some(shared)}'
       )
       count = there.any(axis=0).sum()

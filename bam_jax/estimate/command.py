@@ -245,9 +245,9 @@ def describe_longest(
   if longest.steps == run.length.max_steps:
     field = 'max_steps'
   return (
-    f'Longest: {variant}, {telemetry.duration(taken)}; shorter by a lower'
-    f' {run.field_path(field)} ({getattr(run.length, field):g} now), fewer'
-    f' config.seeds ({len(plan.config.seeds)}) or fewer config.variants.'
+    f'Longest: {variant}, {telemetry.duration(taken)}. To shorten it, lower'
+    f' {run.field_path(field)} (now {getattr(run.length, field):g}), or use'
+    f' fewer config.seeds (now {len(plan.config.seeds)}) or config.variants.'
   )
 
 

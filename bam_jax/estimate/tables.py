@@ -59,7 +59,7 @@ def make_table(
       took = telemetry.duration(by_phase[name])
       table.add_row(name, '', '', '', '', '', took)
   table.add_section()
-  add_row('in all', '', remaining, sum(by_phase.values()))
+  add_row('total', '', remaining, sum(by_phase.values()))
   return table
 
 
@@ -88,10 +88,10 @@ def sentences(
     f'Time: {describe_phases(by_phase)}.\n'
     f'{longest}\n'
     f'Memory of a device: {size["needed"]} of {size["device"]}, for a step of'
-    f' {counts["seeds"]} x {counts["rows"]} rows: state and batch'
+    f' {counts["seeds"]} seeds x {counts["rows"]} rows: state and batch'
     f' {size["arguments"]}, temporary {size["temporary"]}.\n'
     f'Disk: {size["checkpoints"]} of checkpoints, {size["logits"]} of logits,'
     f' {size["while training"]} more while training; {size["free"]} are free.\n'
-    'Not included: other work of this machine.'
+    'The times assume that nothing else runs on this machine.'
     f' {path} lists every run.'
   )

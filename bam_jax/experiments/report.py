@@ -121,7 +121,7 @@ def _notes(
     'encoder': (
       f'{encoder.config.num_layers} layers x {encoder.config.hidden_size}'
     ),
-    'training time': f'{seconds:.0f} s over all runs',
+    'training time': f'{seconds:.0f} s over the runs in the tables',
     'trained on': ', '.join(sorted({record['device'] for record in records})),
     'trained with': '; '.join(sorted(versions)),
   }

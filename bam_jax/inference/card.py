@@ -156,12 +156,17 @@ def _decisions(tasks: Sequence[task_lib.Task], facts: Facts) -> Iterator[str]:
 
 
 def _training(facts: Facts) -> str:
-  taught = 'on gold labels only'
+  taught, method = 'on gold labels only', ''
   if facts.teachers:
     more = len(facts.teachers) - _MOST_TEACHERS
     shown = ', '.join(facts.teachers[:_MOST_TEACHERS])
-    taught = f'by {shown}' + (f' and {more} more' if more > 0 else '')
+    taught = f'with the teachers {shown}'
+    taught += f' and {more} more' if more > 0 else ''
+    method = (
+      ' Method: Born-Again Multi-Task learning (Clark et al. 2019, arXiv'
+      ' 1907.04829).'
+    )
   return (
-    f'Born-Again Multi-Task learning (Clark et al. 2019, arXiv 1907.04829):'
-    f' {facts.variant}, run {facts.run}, from {facts.encoder}, taught {taught}.'
+    f'Trained with BAM-JAX from {facts.encoder}: variant {facts.variant}, run'
+    f' {facts.run}, {taught}.{method}'
   )

@@ -13,11 +13,12 @@ import numpy as np
 import scipy.stats
 
 RESAMPLES = 9_999
-# Lowest and highest false-positive rate of the paper's bootstrap, in percent,
-# over the simulated settings of benchmarks/false_positives.json.
-ERROR_RATES = (
-  '2.8 to 11.5 (n = 5), 2.4 to 8.9 (n = 10), 2.4 to 9.0 (n = 20); read as an'
-  ' interval, in 0.1 to 3.6 (n = 5), 0.1 to 4.5 (n = 10), 0.1 to 4.0 (n = 20)'
+# Lowest and highest false-positive rate over the simulated settings of
+# benchmarks/false_positives.json: of the paper's bootstrap, and of the interval
+# of its resamples.
+ERROR_RATES = '2.8 to 11.5% (n = 5), 2.4 to 8.9% (n = 10), 2.4 to 9.0% (n = 20)'
+INTERVAL_RATES = (
+  '0.1 to 3.6% (n = 5), 0.1 to 4.5% (n = 10), 0.1 to 4.0% (n = 20)'
 )
 _MAX_COUNTS = 1 << 18  # Resamples x examples per block; fits into a cache.
 

@@ -129,13 +129,13 @@ def plot_shares(report: Report) -> figures.Plot:
       ax.set_xlim(0, 1.04 * max(*drawn, *intended))
 
     texts = {
-      task: f'{a:.1f}% of {b:.1f}%'
+      task: f'{a:.1f}% (intended {b:.1f}%)'
       for task, a, b in zip(shares, drawn, intended)
     }
     return _panel_of_rows(
       words.label(variant),
       'drawn, intended (%)',
-      'examples drawn of those intended',
+      'share of the examples',
       texts,
       draw,
     )

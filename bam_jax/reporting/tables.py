@@ -220,7 +220,7 @@ def verdict_table(report: Report) -> Table:
         words.number(cell['examples'] or None, ',d'),
       ]
     )
-  header = ['task', 'what serves best', 'difference', 'p', 'dev examples']
+  header = ['task', 'recommendation', 'difference', 'p (Holm)', 'dev examples']
   note = words.about_verdicts(found) if rows else ''
   title = words.text('verdicts.title')
   return Table('verdicts', title, note, header, rows, 2)
@@ -247,17 +247,19 @@ def baseline_table(report: Report) -> Iterator[Table]:
           *(words.p_value(other['corrected']) for other in others),
         ]
       )
-  header = ['variant', 'of']
+  header = ['variant', 'task']
   header += [f'shift, {words.label(b)}' for b in comparisons.BASELINES]
   header += ['p, other seeds', 'verdict', 'p, other examples too']
   header += ["p, paper's bootstrap"]
   untested = ''
   if why := words.first_of(reasons):
     untested = words.text('baselines.untested', why=why)
-  rates = bootstrap.ERROR_RATES
   if is_tested:
     yield _make_table(
-      'baselines', header, rows, 2, rates=rates, untested=untested
+      *('baselines', header, rows, 2),
+      rates=bootstrap.ERROR_RATES,
+      interval_rates=bootstrap.INTERVAL_RATES,
+      untested=untested,
     )
 
 
@@ -267,7 +269,7 @@ def pair_tables(report: Report) -> Iterator[Table]:
   A table without any test, for example with one seed, is left out unless it is
   about custom variants.
   """
-  header = ['variant', 'against', 'of', 'seeds', 'median', 'shift']
+  header = ['variant', 'against', 'task', 'seeds', 'median', 'shift']
   header += ['95% interval', 'p', 'p (Holm)', 'verdict']
   for place, table in enumerate(report.summary['pairs']):
     is_own = table['kind'] in ('ablations', 'study')
@@ -315,7 +317,7 @@ def _make_table(
   **values: str,
 ) -> Table:
   """Returns a table with its title and note from texts.toml."""
-  title = words.text(f'{name}.title')
+  title = words.text(f'{name}.title', **values)
   note = words.text(f'{name}.note', **values)
   return Table(name, title, note, header, rows, text_columns)
 
@@ -331,7 +333,7 @@ def _power(rows: Sequence[Mapping]) -> str:
 
 
 _QUALITY: words.Columns = {
-  'accuracy': ('gold label', '.1f', 100),
+  'accuracy': ('accuracy', '.1f', 100),
   'confidence': ('confidence', '.1f', 100),
   'calibration_error': ('calibration error', '.1f', 100),
   'entropy': ('entropy (nats)', '.2f', 1),
@@ -348,7 +350,7 @@ def teacher_table(report: Report) -> Iterator[Table]:
       same = found['agreement'] if split == 'dev' else None
       agreement = words.number(None if same is None else 100 * same)
       rows.append([task, split, *words.numbers(measured, _QUALITY), agreement])
-  header = ['task', 'rows', *words.names(_QUALITY), 'another seed']
+  header = ['task', 'split', *words.names(_QUALITY), 'seed agreement']
   teacher = words.label(teaching.TEACHER)
   yield _make_table('teachers', header, rows, 2, teacher=teacher)
 

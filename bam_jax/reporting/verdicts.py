@@ -87,6 +87,8 @@ def summarise(
   Returns:
     `student`, `own` and `teacher`: names of variants, or None.
     `is_taught`: whether the student has a teacher, including external logits.
+    `teacher_is_scored`: whether the runs of `teacher` themselves taught the
+    student, and not the runs of folds or the mean of several seeds.
     `tasks`: task -> a cell, which compares the student with `own`.
     `averages`: variant -> a cell, which compares the student's average with
     this variant's average. The variants are `teacher`, `own` and those of
@@ -102,13 +104,15 @@ def summarise(
   names = [name for name in scores if scores[name]]
   student, own = find_student(config, names), find_own(config, names)
   found = {'student': student, 'own': own, 'teacher': None, 'is_taught': False}
-  found |= {'tasks': {}, 'averages': {}}
+  found |= {'teacher_is_scored': False, 'tasks': {}, 'averages': {}}
   if student is None:
     return found
   teacher = variants.resolve(config, student).teacher
   found['is_taught'] = bool(teacher)
   if teacher in names and not variants.find_external_logits(config, student):
     found['teacher'] = teacher
+    distill = variants.config_for_variant(config, student).distill
+    found['teacher_is_scored'] = distill.folds == distill.teachers == 1
   complete = {name for name in names if medians[name]['average'] is not None}
   averages = dict.fromkeys((found['teacher'], own, *_MULTI))
   pairs = {

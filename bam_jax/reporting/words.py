@@ -27,7 +27,7 @@ _TEXTS = tomllib.loads(
 _VERDICTS = {
   'student': 'serve {student}',
   'own': 'serve its own model',
-  'baseline': 'a baseline that needs no training is higher',
+  'baseline': 'a baseline scores higher than every variant',
   'no difference': 'no difference shown',
   'not tested': 'not tested',
 }
@@ -150,6 +150,13 @@ def headline(summary: Mapping[str, dict]) -> list[str]:
   ]
   if found['tasks']:
     sentences.append(_serve(found))
+    weak = [
+      task
+      for task, cell in found['tasks'].items()
+      if found.get(cell['verdict']) in summary['weak'].get(task, ())
+    ]
+    if weak:
+      sentences.append(text('verdicts.weak', tasks=', '.join(weak)))
   cells = [*found['averages'].values(), *found['tasks'].values()]
   over = {cell['over'] for cell in cells}
   limits = [w for w in (verdicts.EXAMPLES, verdicts.SEEDS) if w in over]
@@ -211,10 +218,11 @@ def _against(
     test += ', no difference shown' * (cell['verdict'] == 'no difference')
   if is_number(mean):
     test = f'{number(mean)}; {test}'
-  if baseline == found['teacher']:
+  if baseline == found['teacher'] and found['teacher_is_scored']:
     separator = ', ' if is_number(mean) else '; '
     return f'{difference} its teachers ({label(baseline)}{separator}{test})'
-  return f'{difference} {label(baseline)} ({test})'
+  same = ", with its teachers' settings" if baseline == found['teacher'] else ''
+  return f'{difference} {label(baseline)}{same} ({test})'
 
 
 def verdict(found: Mapping[str, object], kind: str) -> str:
@@ -341,17 +349,15 @@ def _lengths(
 ) -> list[str]:
   """Describes the run lengths of Single and Multi if they differ.
 
-  Returns an empty list if the lengths are equal, if the report has only
-  single-task or only multi-task variants, or if a single-task variant has
-  searched settings.
+  Returns an empty list if the lengths are equal, if a search chose them, or if
+  the report has only single-task or only multi-task variants.
   """
   lengths = [_length(each) for each in (config.single, config.multi)]
   is_single = {name: variants_lib.resolve(config, name)[0] for name in variants}
-  searched = variants_lib.searched(config) & {*variants}
   if (
     lengths[0] == lengths[1]
     or len({*is_single.values()}) < 2
-    or any(is_single[name] for name in searched)
+    or variants_lib.searched(config) & {'single', 'multi'}
   ):
     return []
   return lengths
@@ -404,7 +410,7 @@ def _corrections(summary: Mapping[str, dict]) -> list[str]:
   found = summary['verdicts']
   groups = {
     'the first sentence': found['averages'].values(),
-    'what serves best': found['tasks'].values(),
+    'the models to serve': found['tasks'].values(),
     'the stars, and each other test of the same scores': _cells(
       summary['comparisons']
     ),

@@ -128,7 +128,7 @@ def test_single_texts_are_counted_by_training_file():
   ]
   pair, single = repeats.check_texts(train, held, 8 * ('',))
   assert pair.count == 2
-  assert pair.what.startswith('texts, of its 3 different ones')
+  assert pair.what.startswith('texts, of its 3 distinct ones')
   assert pair.what.endswith(': rte 2, cola 1')
   # Text 4 of CoLA's is an overlap of rows; text 1 stands in a pair.
   assert single.count == 1

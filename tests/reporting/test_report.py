@@ -643,7 +643,10 @@ def test_shares_drawn_stand_beside_those_intended(tmp_path):
   assert list(shares) == ['multi']
   assert shares['multi']['word'] == {'intended': 0.3, 'drawn': 0.375}
   assert shares['multi']['pair'] == {'intended': 0.4, 'drawn': 0.375}
-  assert 'word 37.5% of 30.0%, pair 37.5% of 40.0%' in texts['report.html']
+  assert (
+    'word 37.5% (intended 30.0%), pair 37.5% (intended 40.0%)'
+    in texts['report.html']
+  )
 
 
 def test_without_shares_there_is_no_picture_of_them(texts):
@@ -659,7 +662,7 @@ def test_teachers_are_told_in_percent(tmp_path):
   assert found == {'quality': quality, 'agreement': None}
   line = '| word | train | 50.0 | 75.0 | — | 0.33 | — | — |'
   assert line in texts['report.md'].splitlines()
-  assert 'Teachers' in _Page(texts['report.html']).text
+  assert 'calibration of Single' in _Page(texts['report.html']).text
 
 
 def test_of_external_teachers_no_model_of_the_plan_is_told(tmp_path):
@@ -670,7 +673,7 @@ def test_of_external_teachers_no_model_of_the_plan_is_told(tmp_path):
     tmp_path, runs, **values, distill=config_lib.DistillConfig(logits='there')
   )
   assert json.loads(texts['report.json'])['teachers'] == {}
-  assert 'Teachers' not in _Page(texts['report.html']).text
+  assert 'calibration of Single' not in _Page(texts['report.html']).text
 
 
 def test_own_variants_look_different_and_keep_their_looks():
@@ -692,9 +695,8 @@ def test_bounds_of_run_lengths_are_said(tmp_path):
   multi = config_lib.RunLengthConfig(epochs=1.0, min_steps=90, min_passes=2.0)
   told = _write(tmp_path, runs, seeds=(0,), single=single, multi=multi)
   assert (
-    'Single-task runs take 3 epochs, at most 20 steps, at rate 5e-05,'
-    ' multi-task runs 1 epoch, at least 90 steps, at least 2 passes over each'
-    ' task, at rate 5e-05, and no searched'
+    'Single takes 3 epochs, at most 20 steps, at rate 5e-05, Multi 1 epoch, at'
+    ' least 90 steps, at least 2 passes over each task, at rate 5e-05, so their'
   ) in told['report.md']
 
 
@@ -704,7 +706,7 @@ def test_bounds_of_run_lengths_are_said(tmp_path):
     ({}, True),
     ({'multi': config_lib.RunLengthConfig(batch_size=128)}, False),
     ({'variants': ('single', 'single_to_single')}, False),
-    ({'variants': ('single', 'multi', 'single_searched')}, False),
+    ({'variants': ('single', 'multi', 'single_searched')}, True),
     # The settings of Single itself are those of a search.
     ({'search': fields_lib.SearchConfig(epochs=(1.0,), seeds=(9,))}, False),
   ],
@@ -715,7 +717,5 @@ def test_settings_that_differ_beside_the_variant_are_said(
   variants = fields.get('variants', ('single', 'multi'))
   runs = [run for name in variants for run in _seed(name, 0, *[60.0] * 4)]
   told = _write(tmp_path, runs, seeds=(0,), **fields)['report.md']
-  text = (
-    'Single-task runs take 3 epochs at rate 5e-05, multi-task runs 6 epochs'
-  )
+  text = 'Single takes 3 epochs at rate 5e-05, Multi 6 epochs'
   assert (text in told) == is_said

@@ -179,7 +179,8 @@ def test_each_task_has_its_verdict(tmp_path, summary):
     assert sentences[1] == (
       'Serve the student for more; serve its own model for less; no difference'
       ' shown for same. Where none is shown, the student is the simpler choice,'
-      ' one model for all tasks; a loss below ± may still be there.'
+      ' one model for all tasks; it may still be worse there, within the'
+      ' interval of the difference.'
     )
     over = {cell['over'] for cell in cells.values()}
     if found is summary:
@@ -197,12 +198,12 @@ def test_the_first_screen_is_sentences_then_verdicts_then_scores(tmp_path):
   )
   for name in ('report.html', 'report.md'):
     text = html.unescape((tmp_path / name).read_text())
-    shown = [*sentences, 'what serves best', 'serve its own model', 'variant']
+    shown = [*sentences, 'recommendation', 'serve its own model', 'variant']
     places = [text.rindex(sentences[0])]
     for words_shown in shown[1:]:
       places.append(text.index(words_shown, places[-1]))
-    assert len(places) == 6
-  # Marked where what would serve best is no better than the majority.
+    assert len(places) == 7
+  # Marked, and said, where what would serve best is no better than the majority.
   rows = re.findall('^[|] (more|less|same) +[|] (.*?) +[|]', text, re.M)
   assert rows[:3] == [
     ('more', 'serve the student'),
@@ -336,7 +337,9 @@ def test_stars_say_whether_other_examples_agree(tmp_path):
   assert stars == [True, True, False, True]
   assert agree == [True, False, False, True]
   said = words.remarks(found, _config(right, 9), _TASKS)
-  assert any('is shown for 2 of 3, by a t-test' in text for text in said)
+  assert any(
+    'For 2 of 3 stars the difference holds over' in text for text in said
+  )
 
 
 def test_averages_are_named_by_what_differs():
@@ -380,10 +383,9 @@ def test_error_rates_of_the_bootstrap_are_those_simulated():
     rates = []
     for seeds in ('5', '10', '20'):
       found = [100 * world[reading][seeds]['rate'] for world in worlds]
-      rates.append(f'{min(found):.1f} to {max(found):.1f} (n = {seeds})')
+      rates.append(f'{min(found):.1f} to {max(found):.1f}% (n = {seeds})')
     parts.append(', '.join(rates))
-  expected = f'{parts[0]}; read as an interval, in {parts[1]}'
-  assert expected == bootstrap.ERROR_RATES
+  assert parts == [bootstrap.ERROR_RATES, bootstrap.INTERVAL_RATES]
 
 
 def test_a_baseline_wins_by_more_than_the_half_width():
@@ -405,5 +407,5 @@ def test_a_baseline_wins_by_more_than_the_half_width():
     'alone': 'baseline',
   }  # fmt: skip
   assert words.verdict({'is_taught': True, 'student': 'x'}, 'baseline') == (
-    'a baseline that needs no training is higher'
+    'a baseline scores higher than every variant'
   )
