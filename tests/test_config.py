@@ -200,11 +200,11 @@ def test_defaults_are_the_papers():
       r'config\.search\.layer_decays: \(1\.0, 1\.0\) has a value twice',
     ),
     ('search.seeds', (-1,), r'config\.search\.seeds: -1 is out of range'),
-    ('search.seeds', (1,), r'config\.search: needs seeds, and learning_rates'),
+    ('search.seeds', (1,), r'config\.search: needs both seeds and values'),
     (
       'search.learning_rates',
       (1e-5,),
-      r'config\.search: needs seeds, .* seeds=\(\), learning_rates=\(1e-05,\)',
+      r'config\.search: needs both .* seeds=\(\), learning_rates=\(1e-05,\)',
     ),
     *(
       ('sampling.loss_weights', (entry,), rf'config\.sampling.*{reason}')
@@ -542,7 +542,7 @@ def test_a_shard_takes_every_nth_seed(shard, seeds):
     ),
     (
       {'search.seeds': (), 'search.multi.epochs': (1.0,)},
-      r'^config\.search: needs seeds, .*, multi\.epochs=\(1\.0,\)$',
+      r'^config\.search: needs both seeds .*, multi\.epochs=\(1\.0,\)$',
     ),
   ],
 )

@@ -145,7 +145,7 @@ def _mistake(monkeypatch, capsys, *arguments: str) -> str:
     (['--mode=label', '--output=sets'], r'multi-s0: the run is not finished'),
     (['--majority=a,b'], r'--majority=a,b: needs --mode=predict w'),
     (['--mode=predict', '--majority=rte'], '--majority=rte: the plan has '),
-    (['--format=hf'], r'--format=hf: needs --mode=export; leave it out'),
+    (['--format=hf'], r'--format=hf: needs --mode=export; give that too, or'),
     (['--mode=predict', '--host=::'], r'--host=::: needs --mode=serve'),
     (['--mode=serve', '--port=-1'], r'--port=-1: -1 is not an integer in'),
     (['--mode=serve', '--port=x'], r'flag --port=x:'),

@@ -304,7 +304,7 @@ def _not_prepared(names: Sequence[str], tfds_dir: str) -> errors.UserError:
     where = str(_folder(tfds_dir))
   lacks = f', and {" and ".join(absent)} not installed' if absent else ''
   return errors.UserError(
-    f'config.data.tfds_dir: not prepared in {where}: {", ".join(names)}{lacks};'
+    f'config.data.tfds_dir: {", ".join(names)} not prepared in {where}{lacks};'
     f' run: {_command(names, tfds_dir)}'
   )
 

@@ -42,8 +42,7 @@ def test_without_tags(tmp_path):
     (
       'alone',
       '{}:2: the row has 1 columns, but those with the numbers [0, 1] are read,'
-      ' counted from 0; fix'
-      ' the row',
+      ' counted from 0; fix the row, or the text and label of the task',
     ),
     (
       'New York\tO',

@@ -174,7 +174,7 @@ def test_recorded_rows_stay_development_rows(tmp_path, caplog):
     ' another share, or a dev file'
   ]
   path.write_text(json.dumps(record | {'dev_share': _SHARE}))
-  with pytest.raises(errors.UserError, match='chosen from other rows'):
+  with pytest.raises(errors.UserError, match='chosen with other rows'):
     divisions.check(tasks['own'], _config(tmp_path).data, path)
   tasks = divisions.add(tasks, divisions.recorded(tasks, {'own': path}))
   read = divisions.check(tasks['own'], _config(tmp_path).data, path)
@@ -240,7 +240,7 @@ def test_questions_of_one_context_or_title_stay_together(tmp_path):
 @pytest.mark.parametrize(
   ('values', 'message'),
   [
-    ({'dev': 'b.csv'}, '.dev_share: 0.15 besides dev; leave one of them out'),
+    ({'dev': 'b.csv'}, '.dev_share: 0.15 is given besides dev; leave one'),
     ({'dev_share': 0.0}, '.dev: empty; give a file, below config.data.dir or'),
     (
       {'dev_share': 0.0, 'dev': 'b.csv', 'dev_group': 'author'},
@@ -305,7 +305,10 @@ def test_a_changed_file_is_noticed(tmp_path):
   check()
   assert json.loads(path.read_text())['dev'] == dev
   check()
-  start = f'{path}: the development rows of own were chosen from other rows: '
+  start = (
+    f'{path}: the development rows of own were chosen with other rows or'
+    ' settings: '
+  )
   with pytest.raises(errors.UserError, match=r'dev_seed was 0, is 1; restore'):
     check(dev_seed=1)
   pd.concat([frame, _frame(41)[40:]]).to_csv(tmp_path / 'a.csv')

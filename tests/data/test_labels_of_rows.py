@@ -182,8 +182,9 @@ def test_a_missing_label_is_no_class(tmp_path, value):
     with pytest.raises(errors.UserError) as caught:
       _find(tmp_path, None, kind=kind)
     assert str(caught.value) == (
-      f'{tmp_path}/a.csv:3: {value!r} is not a label; fix the row, or give'
-      ' labels if it is one of them; or skip rows without a label by'
+      f'{tmp_path}/a.csv:3: {value!r} looks like a missing label; fix the row,'
+      ' or, if it is a label, list all labels in'
+      ' config.custom_tasks.own.labels; or skip rows without a label by'
       f' config.custom_tasks.own.no_label=({value!r},)'
     )
     task = _find(tmp_path, None, kind=kind, no_label=(value,))
@@ -211,7 +212,7 @@ def test_null_is_no_label_of_several(tmp_path, bad):
   rows = [{'text': 't', 'label': each} for each in (['a'], bad, [], ['b'])]
   (tmp_path / 'a.jsonl').write_text('\n'.join(map(json.dumps, rows)))
   values = {'kind': 'multilabel', 'format': 'jsonl', 'train': 'a.jsonl'}
-  with pytest.raises(errors.UserError, match=r"a.jsonl:2: 'null' is not a la"):
+  with pytest.raises(errors.UserError, match=r"a.jsonl:2: 'null' looks like"):
     _find(tmp_path, None, **values)
   task = _find(tmp_path, None, **values, no_label=('null',))
   data = config_lib.DataConfig(dir=str(tmp_path))

@@ -545,7 +545,8 @@ def test_words_and_tags_of_a_saved_dataset():
     ' fix the row'
   )
   assert _message(_SAVED, **values | {'text': ('text',)}, train='test') == (
-    "data/test, row 0: field 'text' is not a list of words; give one of strings"
+    "data/test, row 0: field 'text' is not a list of words; give a list"
+    ' of strings'
   )
 
 
@@ -554,8 +555,7 @@ def test_mistakes_of_saved_datasets(tmp_path, monkeypatch):
   rows = {'format': 'datasets', 'text': ('text',), 'label': 'label'}
   state = tmp_path / 'd/train/state.json'
   assert _message(tmp_path, **rows, train='d') == (
-    'data/d: holds several splits: train, test; name the folder of one, such as'
-    ' d/train'
+    'data/d: holds several splits: train, test; name the folder of one, d/SPLIT'
   )
   assert _message(tmp_path, **rows, train='e') == (
     'data/e: No such file or directory; fix config.data.dir or'

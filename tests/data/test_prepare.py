@@ -77,6 +77,7 @@ def test_many_cut_rows_are_warned_of_once(tmp_path, caplog, cut, swap):
   ]
   expected = (
     'pairs: 41% of 100 training rows are cut at config.data.max_length=16;'
-    ' raise it if the encoder has more positions, or give it windows'
+    ' raise it if the encoder has more positions, or, for a custom task of'
+    ' whole texts, set its windows'
   )
   assert warnings == ([expected] if cut > 10 else [])

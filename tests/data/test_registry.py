@@ -371,17 +371,16 @@ _NAMES = config_lib.TaskConfig(
     ),
     (
       {'stride': 5},
-      ': stride and unanswerable are of qa tasks, not of tagging; leave them'
-      ' out',
+      ': a tagging task has no stride; leave it out',
     ),
     (
       {'windows': 'max'},
-      '.windows: is of classification, regression, multilabel, not of tagging;'
-      ' leave it out',
+      '.windows: is only for classification, regression, multilabel, not for'
+      ' tagging; leave it out',
     ),
     (
       {'format': 'tsv'},
-      ".format: 'tsv' holds no tagging task; give conll or jsonl",
+      ".format: a tagging task cannot be read from 'tsv'; give conll or jsonl",
     ),
   ],
   ids=['tag', 'no-o', 'pair', 'name', 'stride', 'windows', 'format'],
@@ -396,13 +395,17 @@ def test_a_tagging_task_that_cannot_be_used_is_told(changes, message):
 @pytest.mark.parametrize(
   ('fields', 'swap', 'message'),
   [
-    ({'stride': 5}, (), 'custom_tasks.planets.stride: is of windows; set wind'),
-    ({'windows': 'max', 'unanswerable': True}, (), ' are of qa tasks, not of'),
+    ({'stride': 5}, (), 'planets.stride: has no effect without windows; set'),
+    (
+      {'windows': 'max', 'unanswerable': True},
+      (),
+      ' task has no unanswerable; leave',
+    ),
     (
       {'windows': 'mean', 'text': ('a', 'b')},
       ('planets',),
-      "data.swap: 'planets' is read in windows, which have no such form; leave"
-      ' it out, or config.custom_tasks.planets.windows',
+      "data.swap: 'planets' is read in windows, which do not work with"
+      ' swap; leave it out, or remove config.custom_tasks.planets.windows',
     ),
   ],
 )

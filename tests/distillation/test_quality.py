@@ -126,16 +126,17 @@ _ORDER = np.array([0, 1, 2, 2, 1, 0, 0, 0, 0, 0])
       _MOOD,
       np.eye(3)[np.array([2, 0, 1])[_ORDER]],
       _ORDER,
-      'agree with 0.0% of the labels, but would with 100.0% if the outputs were'
-      ' {1}, {2}, {0}; check their order (--labels)',
+      'the logits agree with 0.0% of the labels, but would with 100.0% if the'
+      ' outputs were {1}, {2}, {0}; check their order (--labels)',
     ),
     (_CLOSENESS, [[0.2], [0.9]], [0.3, 0.8], None),
     (
       _CLOSENESS,
       [[1.0], [4.0]],
       [0.2, 0.8],
-      'differ from the gold scores, on 0-1, by 2.000 in the mean, and their'
-      ' median by 0.300; check the scale of the scores (--score)',
+      'the predictions differ from the gold values, from 0 to 1, by 2.000 on'
+      ' average, but their median by only 0.300; check the scale of the scores'
+      ' (--score) or, for multilabel, the order of the labels (--labels)',
     ),
   ],
   ids=['good', 'perfect', 'turned', 'scores', 'scale'],

@@ -452,8 +452,8 @@ def test_counts_and_words_of_a_finding(folder):
   (overlap,) = (f for f in report.findings if f.check == 'overlap')
   assert overlap.count == 4
   assert overlap.what == (
-    'training rows that are also in sst2/dev, as 2 of its 24 rows; different'
-    ' texts: 2; rows with another label: 2'
+    'training rows that are also in sst2/dev, as 2 of its 24 rows; distinct'
+    ' ones: 2; rows with another label: 2'
   )
 
 

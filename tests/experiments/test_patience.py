@@ -116,7 +116,10 @@ def test_everything_speaks_of_the_best_step(finished):
   assert (root / 'runs' / _RUN / 'outputs.npz').read_bytes() == outputs
   assert finished.workspace.read_record(_RUN)['scores'] == record['scores']
   report = (root / 'report.md').read_text()
-  assert 'or with patience of the best one on training rows left out' in report
+  assert (
+    'with patience, at the step that is best on held-out training rows'
+    in report
+  )
   assert f'not on dev: mine {record["steps"]}' in report
   export.export(finished, None)
   card = (root / 'exports' / 'mine-s0' / _TASK / 'README.md').read_text()
@@ -271,7 +274,7 @@ def test_an_interruption_leaves_an_ended_seed_alone(two_seeds, monkeypatch):
   [
     (
       {'single.patience': 2},
-      r'config\.single\.patience=2: counts evaluations, of which single has',
+      r'config\.single\.patience=2: counts evaluations, but single is',
     ),
     (
       {'multi.patience': 2, 'train.evaluate_every': 5},

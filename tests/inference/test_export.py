@@ -182,7 +182,7 @@ def test_the_card_cuts_texts_as_training_did(directory):
 def test_the_card_says_what_a_reader_must_know(directory):
   text = (directory / 'stsb' / 'README.md').read_text()
   for said in (
-    'taught by single-s0-mnli, single-s0-stsb',
+    'with the teachers single-s0-mnli, single-s0-stsb',
     'a score from 0 to 5: 0 + 5 · sigmoid(logit)',
     "tokenizer('a text', 'another one', truncation=True, return_tensors='pt')",
     '| stsb | dev | spearman | 81.2 |',

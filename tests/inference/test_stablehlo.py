@@ -141,7 +141,7 @@ def test_the_directory_says_what_its_outputs_are(directory):
   assert [task['pair'] for task in tasks.values()] == [True, True, False]
   text = (directory / 'README.md').read_text()
   assert '| stsb | dev | spearman | 81.2 |' in text
-  assert 'tasks of tokens' in text
+  assert 'tasks with outputs per token' in text
 
 
 def test_an_input_beyond_the_positions_is_refused(directory):

@@ -203,7 +203,7 @@ def test_the_first_screen_is_sentences_then_verdicts_then_scores(tmp_path):
     for words_shown in shown[1:]:
       places.append(text.index(words_shown, places[-1]))
     assert len(places) == 7
-  # Marked, and said, where what would serve best is no better than the majority.
+  # Marked, and said, where the best model is no better than the majority.
   rows = re.findall('^[|] (more|less|same) +[|] (.*?) +[|]', text, re.M)
   assert rows[:3] == [
     ('more', 'serve the student'),

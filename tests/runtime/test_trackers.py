@@ -149,8 +149,8 @@ def test_one_that_fails_is_left_alone_with_a_warning(
     _log(tmp_path / 'r', 'json', (1, {'x': 1.0}), (2, {'x': 2.0}))
   assert broken.calls == 1
   assert [r.getMessage() for r in caplog.records] == [
-    'config.train.trackers=json: takes no metrics any more (no answer);'
-    ' metrics.jsonl has them all'
+    'config.train.trackers=json: failed and receives no more metrics (no'
+    ' answer); metrics.jsonl has all of them'
   ]
   lines = telemetry.read(tmp_path / 'r' / telemetry.METRICS_FILE)
   assert [line['x'] for line in lines] == [1.0, 2.0]

@@ -96,7 +96,7 @@ def test_predictions_are_read_as_labels(separator, labels):
     ({'separator': ' and also '}, 'separator: .* give one to 8 characters'),
     (
       {'separator': ';', 'kind': 'classification'},
-      'separator: is of multilabel, not of classification; leave it out',
+      'separator: is only for multilabel, not for classification; leave it out',
     ),
   ],
 )
