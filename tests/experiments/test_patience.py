@@ -123,7 +123,7 @@ def test_everything_speaks_of_the_best_step(finished):
   assert f'not on dev: mine {record["steps"]}' in report
   export.export(finished, None)
   card = (root / 'exports' / 'mine-s0' / _TASK / 'README.md').read_text()
-  assert 'Of the step exported, on the dev' in card and 'last step' not in card
+  assert 'of the exported step, which was chosen' in card
 
 
 @pytest.mark.parametrize(
