@@ -221,8 +221,9 @@ def _against(
   if baseline == found['teacher'] and found['teacher_is_scored']:
     separator = ', ' if is_number(mean) else '; '
     return f'{difference} its teachers ({label(baseline)}{separator}{test})'
-  same = ", with its teachers' settings" if baseline == found['teacher'] else ''
-  return f'{difference} {label(baseline)}{same} ({test})'
+  if baseline == found['teacher']:
+    test = f"its teachers' settings, {test}"
+  return f'{difference} {label(baseline)} ({test})'
 
 
 def verdict(found: Mapping[str, object], kind: str) -> str:

@@ -242,6 +242,14 @@ def test_the_first_sentence_names_no_means_of_one_seed(tmp_path):
   assert re.search(r'above Multi \(\d\d\.\d; p < \.001\)\.$', sentence)
 
 
+@pytest.mark.parametrize('fields', [{'folds': 3}, {'teachers': 2}], ids=str)
+def test_runs_that_did_not_teach_are_not_called_teachers(tmp_path, fields):
+  """The scores are those of models on all rows, one seed each."""
+  distill = config_lib.DistillConfig(**fields)
+  sentence = words.headline(_summary(tmp_path, distill=distill))[0]
+  assert re.search(r" Single \(its teachers' settings, \d\d\.\d; p ", sentence)
+
+
 def test_differences_of_the_first_sentence_are_of_its_numbers(summary):
   """74.46 and 72.24 are shown as 74.5 and 72.2, and differ by 2.22."""
   means = {'single_to_multi': 74.46, 'single': 72.24, 'multi': 74.54}
