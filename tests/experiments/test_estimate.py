@@ -73,8 +73,8 @@ def test_what_takes_longest_is_told_with_what_shortens_it(plan, told):
     for each in remaining
   }
   assert estimate.describe_longest(plan, remaining, seconds) == (
-    'Longest: single, 48s; shorter by a lower config.single.max_steps (4 now),'
-    ' fewer config.seeds (8) or fewer config.variants.'
+    'Longest: single, 48s. To shorten it, lower config.single.max_steps (now'
+    ' 4), or use fewer config.seeds (now 8) or config.variants.'
   )
   seconds[remaining[-1].run.name]['training'] = 14.0
   longest = estimate.describe_longest(plan, remaining, seconds)

@@ -807,7 +807,7 @@ def test_models_are_exported_by_group(finished):
     'closeness', 'mood',
   ]  # fmt: skip
   text = (exports / 'single_to_multi-s1' / 'mood' / 'README.md').read_text()
-  assert 'taught by single-s1-mood, single-s1-closeness' in text
+  assert 'with the teachers single-s1-mood, single-s1-closeness' in text
 
 
 def test_a_group_to_export_must_be_there(finished):

@@ -57,7 +57,7 @@ def test_a_text_and_then_a_pair(page, model):
   with serving.Served(model) as served:
     address = f'http://127.0.0.1:{served.port}/'
     page.goto(address)
-    page.get_by_text('tiny <plan> reads what you write').wait_for()
+    page.get_by_text('tiny <plan> predicts every task').wait_for()
     page.get_by_label('Text', exact=True).fill('<b>a big</b> dog')
     page.get_by_role('button', name='Predict').click()
     cards = page.get_by_label('Predictions').get_by_role('article')
