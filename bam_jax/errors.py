@@ -63,13 +63,33 @@ def find_unknown(
   """
   names = [*map(str, known)]
   for value in values:
-    if value not in known:
+    if value in known:
+      continue
+    if several := describe_list(value, names):
+      yield f'{where}: {value!r} is {several}'
+    else:
       other = trainer_names.translate_value(str(value))
       near = [other] if other in names else []
       near = near or difflib.get_close_matches(str(value), names, 1)
       yield f'{where}: {value!r} is none of {", ".join(names)}' + ''.join(
         f'; the nearest is {name}' for name in near
       )
+
+
+def describe_list(value: object, known: Iterable[str]) -> str:
+  """Says how to write several known names, if `value` has them in one string.
+
+  Flags of the command line need quotes around each name.
+
+  >>> print(describe_list('acc, f1', ['acc', 'f1']))
+  one name; several, where allowed, are written "('acc', 'f1')"
+  >>> describe_list('acc', ['acc', 'f1'])
+  ''
+  """
+  names = tuple(n.strip(' \'"') for n in str(value).strip('()[] ').split(','))
+  if len(names) == 1 or not {*names} <= {*known}:
+    return ''
+  return f'one name; several, where allowed, are written "{names}"'
 
 
 def some(names: Iterable[object]) -> str:

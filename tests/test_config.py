@@ -118,6 +118,11 @@ def test_defaults_are_the_papers():
       r' \(a share of the steps\)',
     ),
     (
+      'variants',
+      ('single,multi',),
+      r"config\.variants: 'single,multi' is one name; several, .*\('single'",
+    ),
+    (
       'optimizer.schedule',
       'linear',
       r"config.* 'linear' is none of bert, warmup_linear; the nearest is warm",

@@ -111,6 +111,8 @@ def _find(name: str, known: Mapping[str, task_lib.Task]) -> task_lib.Task:
   """Returns a task by its name, or raises an error with the nearest name."""
   if name in known:
     return known[name]
+  if several := errors.describe_list(name, known):
+    raise errors.UserError(f'config.tasks: {name!r} is {several}')
   near = difflib.get_close_matches(name, known, 1, 0.0)[0]
   raise errors.UserError(
     f'config.tasks: {name!r} is not a task; the nearest is {near!r}, and your'

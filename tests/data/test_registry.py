@@ -246,6 +246,12 @@ def test_a_declaration_that_does_not_hold_together(changes, message):
       id='unknown-task',
     ),
     pytest.param(
+      _config('[cola, planets]', planets=_PLANETS),
+      "config.tasks: '[cola, planets]' is one name; several, where allowed, are"
+      " written \"('cola', 'planets')\"",
+      id='several-in-one-string',
+    ),
+    pytest.param(
       _config('planet', planets=_PLANETS),
       "config.tasks: 'planet' is not a task; the nearest is 'planets', and your"
       ' own are declared under config.custom_tasks',
