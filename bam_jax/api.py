@@ -3,7 +3,7 @@
   result = bam_jax.fit(tasks, init='google-bert/bert-base-uncased', workdir=DIR)
   result.student().predict(['My printer is on fire.'], task='urgency')
 
-See `api_tasks` for the tasks.
+`api_tasks` defines the tasks.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence

@@ -156,7 +156,7 @@ def headline(summary: Mapping[str, dict]) -> list[str]:
       if found.get(cell['verdict']) in summary['weak'].get(task, ())
     ]
     if weak:
-      sentences.append(text('verdicts.weak', tasks=', '.join(weak)))
+      sentences.append(text('verdicts.weak', tasks=', '.join(weak), sign=WEAK))
   cells = [*found['averages'].values(), *found['tasks'].values()]
   over = {cell['over'] for cell in cells}
   limits = [w for w in (verdicts.EXAMPLES, verdicts.SEEDS) if w in over]
@@ -218,12 +218,12 @@ def _against(
     test += ', no difference shown' * (cell['verdict'] == 'no difference')
   if is_number(mean):
     test = f'{number(mean)}; {test}'
-  if baseline == found['teacher'] and found['teacher_is_scored']:
-    separator = ', ' if is_number(mean) else '; '
-    return f'{difference} its teachers ({label(baseline)}{separator}{test})'
-  if baseline == found['teacher']:
-    test = f"its teachers' settings, {test}"
-  return f'{difference} {label(baseline)} ({test})'
+  if baseline != found['teacher']:
+    return f'{difference} {label(baseline)} ({test})'
+  if not found['teacher_is_scored']:
+    return f"{difference} {label(baseline)} (its teachers' settings, {test})"
+  separator = ', ' if is_number(mean) else '; '
+  return f'{difference} its teachers ({label(baseline)}{separator}{test})'
 
 
 def verdict(found: Mapping[str, object], kind: str) -> str:
@@ -354,10 +354,12 @@ def _lengths(
   the report has only single-task or only multi-task variants.
   """
   lengths = [_length(each) for each in (config.single, config.multi)]
-  is_single = {name: variants_lib.resolve(config, name)[0] for name in variants}
+  is_single = {
+    variants_lib.resolve(config, name).is_single for name in variants
+  }
   if (
     lengths[0] == lengths[1]
-    or len({*is_single.values()}) < 2
+    or len(is_single) < 2
     or variants_lib.searched(config) & {'single', 'multi'}
   ):
     return []
