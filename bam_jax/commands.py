@@ -18,7 +18,7 @@ from bam_jax import errors
 from bam_jax import schema
 from bam_jax.estimate import command as estimate
 from bam_jax.experiments import export
-from bam_jax.experiments import labelling
+from bam_jax.experiments import label
 from bam_jax.experiments import merge
 from bam_jax.experiments import plan as plan_lib
 from bam_jax.experiments import predict
@@ -127,7 +127,7 @@ def _run_mode(plan: plan_lib.Plan) -> None:
     case 'export':
       export.export(plan, group, command_line.FORMAT.value)
     case 'label':
-      labelling.label(plan, group, Path(output), source)
+      label.label(plan, group, Path(output), source)
     case 'merge':
       merge.merge(plan, [Path(path) for path in command_line.FROM.value or ()])
     case 'run':

@@ -15,6 +15,7 @@ from bam_jax.data import shards
 from bam_jax.data import sources
 from bam_jax.distillation import external
 from bam_jax.distillation import logit_sets
+from bam_jax.experiments import label
 from bam_jax.experiments import labelling
 from bam_jax.experiments import plan as plan_lib
 from bam_jax.experiments import predict
@@ -39,7 +40,7 @@ def taught(tiny_plan, tmp_path_factory) -> Path:
   workdir = tmp_path_factory.mktemp('plan')
   plan = tiny_plan(workdir, variants=('single', 'single_to_multi'))
   train.run(plan)
-  labelling.label(plan, 'single-s0', workdir / 'sets', None)
+  label.label(plan, 'single-s0', workdir / 'sets', None)
   return workdir
 
 
@@ -185,12 +186,12 @@ def test_a_set_that_is_there_is_kept_or_refused(tiny_plan, taught, tmp_path):
   plan = tiny_plan(taught, variants=('single', 'single_to_multi'))
   manifest = sets / _TASKS[0] / 'manifest.json'
   before = manifest.stat().st_mtime_ns
-  labelling.label(plan, 'single-s0', sets, None)
+  label.label(plan, 'single-s0', sets, None)
   assert manifest.stat().st_mtime_ns == before
   with pytest.raises(
     errors.UserError, match=r'other inputs: teacher.*into another --output'
   ):
-    labelling.label(plan, _STUDENT, sets, None)
+    label.label(plan, _STUDENT, sets, None)
   assert manifest.stat().st_mtime_ns == before
 
 
@@ -202,7 +203,7 @@ def test_a_folder_that_cannot_be_made_is_told_before_any_row_is_labelled(
   plan = tiny_plan(taught, variants=('single', 'single_to_multi'))
   for output in (tmp_path / 'file', tmp_path / 'file' / 'sets'):
     with pytest.raises(errors.UserError, match=f'--output={output}: .*be made'):
-      labelling.label(plan, 'single-s0', output, None)
+      label.label(plan, 'single-s0', output, None)
 
 
 def _write_table(folder: Path, examples) -> None:
@@ -231,7 +232,7 @@ def test_rows_of_another_plan_are_labelled(tmp_path):
   config = config_lib.from_config_dict(config)
   plan = plan_lib.make_plan(config, tmp_path / 'work')
   train.run(plan)
-  labelling.label(plan, 'single-s0', tmp_path / 'sets', str(tmp_path / 'many'))
+  label.label(plan, 'single-s0', tmp_path / 'sets', str(tmp_path / 'many'))
   other = dataclasses.replace(
     config,
     data=dataclasses.replace(config.data, dir=str(tmp_path / 'many')),
@@ -262,4 +263,4 @@ def test_rows_that_are_nowhere_else_are_refused(tiny_plan, taught, tmp_path):
   with pytest.raises(
     errors.UserError, match='file of demo_sentiment is not read'
   ):
-    labelling.label(plan, 'single-s0', tmp_path / 'sets', 'elsewhere')
+    label.label(plan, 'single-s0', tmp_path / 'sets', 'elsewhere')

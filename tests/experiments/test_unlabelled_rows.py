@@ -12,7 +12,7 @@ import pytest
 
 from bam_jax import errors
 from bam_jax.data import shards
-from bam_jax.experiments import labelling
+from bam_jax.experiments import label
 from bam_jax.experiments import train
 from bam_jax.tasks import demo
 from bam_jax.training import loop
@@ -199,7 +199,7 @@ def test_a_plan_labels_them_for_others(finished, tiny_plan, tmp_path):
   plan = tiny_plan(tmp_path / 'own', **alone)
   with pytest.raises(errors.UserError, match='unlabelled: none of the'):
     train.run(plan)
-  labelling.label(plan, 'single-s0', tmp_path / 'sets', None)
+  label.label(plan, 'single-s0', tmp_path / 'sets', None)
   other = {**own, 'distill.logits': str(tmp_path / 'sets')}
   other['variants'] = ('single_to_multi',)
   changes = _changes(finished.data, **other)
