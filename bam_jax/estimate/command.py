@@ -14,6 +14,7 @@ from bam_jax import files
 from bam_jax.core import packing as packing_lib
 from bam_jax.distillation import logit_sets
 from bam_jax.estimate import costs as costs_lib
+from bam_jax.estimate import memory as memory_lib
 from bam_jax.estimate import remaining as remaining_lib
 from bam_jax.estimate import tables
 from bam_jax.experiments import identity
@@ -68,7 +69,7 @@ def estimate(plan: plan_lib.Plan) -> None:
   programs = plan.setup.programs
   # If no run is left, only baselines remain, and there are no batches.
   sizes = batches or [programs.rows_multiple]
-  memory = costs_lib.compile_steps(programs, plan.packing, sizes, counts)
+  memory = memory_lib.compile_steps(programs, plan.packing, sizes, counts)
   costs = costs_lib.measure(plan, batches, counts, probes)
   steps = {}
   for each in remaining:

@@ -11,7 +11,7 @@ import pytest
 from bam_jax import errors
 from bam_jax.data import folds
 from bam_jax.estimate import command as estimate
-from bam_jax.estimate import costs
+from bam_jax.estimate import memory as memory_lib
 from bam_jax.estimate import remaining as remaining_lib
 from bam_jax.experiments import plan as plan_lib
 from bam_jax.experiments import probes
@@ -91,7 +91,7 @@ def test_memory_is_that_of_the_known_shapes(plan, told):
   params = embeddings + layer + d * d + d + heads
   # Parameters and two moments; the rest are counters and keys.
   state = 4 * 3 * params
-  assert 0 <= costs.state_bytes(programs) - state < 64
+  assert 0 <= memory_lib.state_bytes(programs) - state < 64
   # 4 numbers a token; 2 and 2 x 2 outputs and a weight a slot.
   batch = 4 * 16 * (4 * 32 + 4 * (2 + 2 * 2 + 1))
   found = programs.compiled()[8, 16].memory_analysis().argument_size_in_bytes
@@ -100,14 +100,14 @@ def test_memory_is_that_of_the_known_shapes(plan, told):
   assert (memory['seeds'], memory['rows']) == (8, 16)
   assert memory['arguments'] == found
   # Each device has every seed's for a moment, one after the other.
-  assert memory['copies'] == 2 * costs.state_bytes(programs)
+  assert memory['copies'] == 2 * memory_lib.state_bytes(programs)
   assert memory['needed'] == found + max(
     memory['temporary'] + memory['code'], memory['copies']
   )
 
 
 def test_a_step_without_room_is_refused(plan, told, monkeypatch):
-  monkeypatch.setattr(costs, 'device_memory', lambda: 1_500_000)
+  monkeypatch.setattr(memory_lib, 'device_memory', lambda: 1_500_000)
   with pytest.raises(
     errors.UserError, match=r'step of 8 x 16 rows needs .* which has 1.5 MB; r'
   ):
@@ -123,7 +123,7 @@ def test_a_bucket_that_few_steps_fill_is_compiled_too(plan, told, monkeypatch):
     'compile_ahead',
     lambda self, packing, seeds: asked.append((packing.row_buckets, seeds)),
   )
-  costs.compile_steps(plan.setup.programs, packing, [16, 24], {8})
+  memory_lib.compile_steps(plan.setup.programs, packing, [16, 24], {8})
   assert asked == [((16, 24, 64), {8})]
 
 
@@ -197,7 +197,7 @@ def test_baselines_take_time_when_nothing_is_left_to_train(
 def test_checkpoints_take_what_is_kept_of_them(plan, told):
   kept = told['measured']['params_bytes']
   # A third of the state are parameters, compressed, as little as noise can be.
-  state = costs.state_bytes(plan.setup.programs)
+  state = memory_lib.state_bytes(plan.setup.programs)
   assert 0.8 < 3 * kept / state < 1.2
   assert told['disk']['checkpoints'] == 24 * kept
 
