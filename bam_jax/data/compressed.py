@@ -21,69 +21,50 @@ _DAMAGE = (EOFError, OSError, ValueError, lzma.LZMAError, zlib.error)
 def open_binary(path: Path) -> io.BufferedReader:
   """Opens a file for reading bytes; a compressed file is decompressed.
 
+  Content that was compressed twice is decompressed only once. Reading damaged
+  content raises a `UserError`.
+
   Raises:
     errors.UserError: the decompression needs a package that is not installed.
     OSError: the file cannot be opened.
   """
   file = path.open('rb')
   try:
-    content = decompress(file, str(path))
-    if content is not file:
-      content.raw.closes = file
-    return content
+    head = file.peek(foreign.HEAD_BYTES)
+    name = foreign.compression(head)
+    if name is None:
+      return file
+    readers = {'gzip': gzip.open, 'bzip2': bz2.open, 'xz': lzma.open}
+    if name in readers:
+      source = readers[name](file)
+    else:
+      what, remedy = foreign.describe(head, str(path))
+      if errors.absent(['pyarrow']):
+        raise errors.UserError(
+          f"{path}: is {what}; pip install 'bam-jax[arrow]' to read it, or"
+          f' {remedy}'
+        )
+      import pyarrow as pa
+
+      source = pa.CompressedInputStream(pa.PythonFile(file, 'r'), 'zstd')
+    return io.BufferedReader(_Source(file, source, str(path), name))
   except BaseException:
     file.close()
     raise
 
 
-def decompress(file: io.BufferedReader, path: str) -> io.BufferedReader:
-  """Returns a reader of a file's decompressed content.
-
-  If the file is not compressed, the file itself is returned. If its content was
-  compressed twice, it is decompressed only once. Closing the reader does not
-  close the file. Reading damaged content raises a `UserError`.
-
-  Args:
-    file: an open file or pipe from which nothing has been read yet.
-    path: path of the file, for error messages.
-
-  Raises:
-    errors.UserError: the decompression needs a package that is not installed.
-  """
-  head = file.peek(foreign.HEAD_BYTES)
-  name = foreign.compression(head)
-  if name is None:
-    return file
-  readers = {'gzip': gzip.open, 'bzip2': bz2.open, 'xz': lzma.open}
-  if name in readers:
-    source = readers[name](file)
-  else:
-    what, remedy = foreign.describe(head, path)
-    if errors.absent(['pyarrow']):
-      raise errors.UserError(
-        f"{path}: is {what}; pip install 'bam-jax[arrow]' to read it, or"
-        f' {remedy}'
-      )
-    import pyarrow as pa
-
-    source = pa.CompressedInputStream(pa.PythonFile(file, 'r'), 'zstd')
-  return io.BufferedReader(_Source(source, path, name))
-
-
 class _Source(io.RawIOBase):
   """Reads decompressed bytes; raises a `UserError` if the file is damaged.
 
-  Attributes:
-    closes: the compressed file, if closing this reader must also close it;
-      else None.
+  Closing it closes `source`, which decompresses, and the compressed file.
   """
 
-  def __init__(self, source: BinaryIO, path: str, name: str):
+  def __init__(self, file: BinaryIO, source: BinaryIO, path: str, name: str):
     super().__init__()
+    self._file = file
     self._source = source
     self._path = path
     self._name = name
-    self.closes: BinaryIO | None = None
 
   def readable(self) -> bool:
     return True
@@ -102,6 +83,5 @@ class _Source(io.RawIOBase):
   def close(self) -> None:
     if not self.closed:
       self._source.close()
-      if self.closes is not None:
-        self.closes.close()
+      self._file.close()
     super().close()

@@ -61,16 +61,14 @@ def _cells(
   # Without `strict`, a quotation mark that is never closed would make the rest
   # of the file one cell.
   reader = csv.reader(content, delimiter=mark, strict=True)
-  while True:
-    number = reader.line_num + 1
-    try:
-      cells = next(reader)
-    except StopIteration:
-      return
-    except csv.Error as error:
-      raise errors.UserError(
-        f'{path}:{number}: not CSV ({error}); close the quotation marks of the'
-        ' row, and double those inside of them'
-      ) from None
-    if cells:
-      yield number, cells
+  number = 1
+  try:
+    for cells in reader:
+      if cells:
+        yield number, cells
+      number = reader.line_num + 1
+  except csv.Error as error:
+    raise errors.UserError(
+      f'{path}:{number}: not CSV ({error}); close the quotation marks of the'
+      ' row, and double those inside of them'
+    ) from None

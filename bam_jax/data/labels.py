@@ -18,7 +18,7 @@ from bam_jax import files
 from bam_jax import plain_text
 from bam_jax.data import registry
 from bam_jax.data import sources
-from bam_jax.tasks import kind_bases
+from bam_jax.tasks import joined_labels
 from bam_jax.tasks import raw_values
 from bam_jax.tasks import task as task_lib
 
@@ -178,7 +178,7 @@ def _check_separator(
   """Raises if many of the labels look like several labels joined into one."""
   if not task.kind.takes_list:
     return
-  mark, joined = kind_bases.find_joined(sorted(labels))
+  mark, joined = joined_labels.find_joined(sorted(labels))
   if len(joined) > _JOINED_SHARE * len(labels):
     raise errors.UserError(
       f'{name}: {len(joined):,} of {len(labels):,} labels are several labels'

@@ -131,13 +131,8 @@ def read(
   """
   # Universal newlines: a line may end with \n, \r or \r\n, same as in TFDS.
   with open_text(path, decoding_errors) as file:
-    yield numbered(file, str(path))
-
-
-def numbered(file: TextIO, name: str) -> Iterator[tuple[int, str]]:
-  """Yields line numbers (from 1) and lines; errors call the file `name`."""
-  for number, line in enumerate(with_ends(file, name), 1):
-    yield number, line.removesuffix('\n')
+    ends = with_ends(file, str(path))
+    yield enumerate((line.removesuffix('\n') for line in ends), 1)
 
 
 def with_ends(file: TextIO, name: str) -> Iterator[str]:

@@ -3,7 +3,7 @@
 The readers of all formats except CoNLL make their rows here.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 import contextlib
 import difflib
 import itertools
@@ -45,7 +45,7 @@ def make_row(
   if table.input_kind is not None:
     texts, error = (), None
     try:
-      texts = _input_texts(record, table, where)
+      texts = input_texts(record, table, where)
     except errors.UserError as e:
       error = e.with_traceback(None)
     return lines.Row(index, line, texts, None, kept=kept, error=error)
@@ -65,10 +65,14 @@ def make_row(
   return lines.Row(index, line, texts, label, group, kept)
 
 
-def _input_texts(
+def input_texts(
   record: Record, table: task_lib.Table, where: str
 ) -> tuple[str, ...]:
-  """Returns the texts of a row to predict."""
+  """Returns the texts of a row to predict.
+
+  Raises:
+    errors.UserError: a field is missing, or a value is not a text.
+  """
   values = {
     name if isinstance(name, str) else f'column {name}': find(
       record, name, where
@@ -154,7 +158,10 @@ def _answers(
 
 def has(record: Record, name: int | str) -> bool:
   """Whether a row has a field; the name may be a path, see `find`."""
-  return not any(True for _ in _missing(record, name))
+  with contextlib.suppress(errors.UserError):
+    find(record, name, '')
+    return True
+  return False
 
 
 def find(record: Record, name: int | str, where: str) -> object:
@@ -171,17 +178,6 @@ def find(record: Record, name: int | str, where: str) -> object:
   """
   if name in record:
     return record[name]
-  errors.raise_first(f'{where}: {each}' for each in _missing(record, name))
-  value: Any = record
-  for part in name.split('.'):
-    value = value[int(part) if isinstance(value, list) else part]
-  return value
-
-
-def _missing(record: Record, name: int | str) -> Iterator[str]:
-  """Yields one message if a part of a field's path is missing."""
-  if name in record:
-    return
   value: Any = record
   above = ''
   for part in str(name).split('.'):
@@ -202,9 +198,11 @@ def _missing(record: Record, name: int | str) -> Iterator[str]:
       elif isinstance(value, list):
         has_what = f'has {len(value)} items'
       subject = repr(above[1:]) if above else 'the object'
-      yield f'no field {name!r}; {subject} {has_what}'
-      return
+      raise errors.UserError(
+        f'{where}: no field {name!r}; {subject} {has_what}'
+      )
     above += f'.{part}'
+  return value
 
 
 def text_columns(

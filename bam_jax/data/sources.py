@@ -1,6 +1,6 @@
 """Reads the examples of a split from files or from TensorFlow Datasets."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 import dataclasses
 import glob
 import hashlib
@@ -222,54 +222,23 @@ def no_usable_row(source: Source, path: Path) -> errors.UserError:
   return errors.UserError(f'{path}: has no usable row; {source.remedy}')
 
 
-def read_kept(
-  task: task_lib.Task,
-  split: str,
-  data: config_lib.DataConfig,
-  names: tuple[str, ...],
-) -> dict[str, Mapping[str, object]]:
-  """Returns the values of the named columns, as uid -> {column: value}.
-
-  Columns that a row does not have are left out.
-
-  Raises:
-    errors.UserError: a row cannot be read.
-  """
-  rows = _read_unlabelled(task, split, data, kept=names)
-  return {
-    task_lib.make_uid(task.name, split, row.index): row.kept for row in rows
-  }
-
-
-def read_ids(
-  task: task_lib.Task, split: str, data: config_lib.DataConfig
-) -> dict[str, str]:
-  """Returns the ids that the rows of a split have in the file, as uid -> id.
-
-  The name of the field with the id comes from `Kind.by_id`, which must be set.
-
-  Raises:
-    errors.UserError: a row cannot be read, or has no id.
-  """
-  name, _ = task.kind.by_id
-  rows = _read_unlabelled(task, split, data, group=name)
-  return {
-    task_lib.make_uid(task.name, split, row.index): row.group for row in rows
-  }
-
-
-def _read_unlabelled(
+def read_raw(
   task: task_lib.Task, split: str, data: config_lib.DataConfig, **fields: Any
-) -> Iterator[lines.Row]:
-  """Yields the rows of a split without their labels.
+) -> Iterator[tuple[str, lines.Row]]:
+  """Yields the uid of each row of a split and the row, without its label.
 
-  The arguments `fields` override fields of the split's `Table`.
+  The arguments `fields` override fields of the split's `Table`: with `kept` or
+  `group`, the rows have those columns.
+
+  Raises:
+    errors.UserError: a row cannot be read, or lacks the column `group`.
   """
   table = dataclasses.replace(
     task.tables[split], label=None, no_label=(), **fields
   )
   task = dataclasses.replace(task, tables={**task.tables, split: table})
-  return read_files(Source(task, split, data), quiet=True)
+  for row in read_files(Source(task, split, data), quiet=True):
+    yield task_lib.make_uid(task.name, split, row.index), row
 
 
 def rows_digest(examples: Iterable[task_lib.Example]) -> str:

@@ -106,10 +106,7 @@ def texts_of(
   Raises:
     errors.UserError: a text is missing, or a value is not a text.
   """
-  read = records.make_row(0, 0, row, _named_table(task), where)
-  if read.error:
-    raise read.error
-  return read.text
+  return records.input_texts(row, _named_table(task), where)
 
 
 def can_read(task: task_lib.Task, row: Mapping[str, object]) -> bool:
@@ -253,10 +250,8 @@ def _table(task: task_lib.Task, format: str) -> task_lib.Table:
   """
   named, own = _named_table(task), _own_table(task)
   columns = formats.FORMATS[format].columns
-  is_like = own.format in formats.FORMATS and (
-    formats.FORMATS[own.format].columns == columns
-  )
-  if not is_like or not any(isinstance(name, int) for name in own.text):
+  has_numbers = any(isinstance(name, int) for name in own.text)
+  if not has_numbers or formats.FORMATS[own.format].columns != columns:
     return named
   others = () if columns == 'numbered' else (named.text, *named.other_texts)
   return dataclasses.replace(

@@ -12,7 +12,7 @@ from bam_jax import escape
 from bam_jax.doctor import findings
 from bam_jax.doctor import official
 from bam_jax.doctor import rows as rows_lib
-from bam_jax.tasks import kind_bases
+from bam_jax.tasks import joined_labels
 from bam_jax.tasks import task as task_lib
 
 _MARK = '\ufeff'
@@ -185,7 +185,7 @@ def check_joined(rows: rows_lib.Rows) -> Iterator[findings.Finding]:
   is_inferred = bool(task.labels_remedy) and not task.kind.per_token
   if rows.split != task.train_split or not is_inferred:
     return
-  mark, joined = kind_bases.find_joined(task.labels)
+  mark, joined = joined_labels.find_joined(task.labels)
   if joined:
     what = f'labels that may be several, joined by {mark!r}:'
     remedy = f"set kind='multilabel' and separator={mark!r}, if they are"

@@ -94,7 +94,8 @@ def _write_tsv(
   data, own = plan.config.data, {}
   if task.name in plan.config.custom_tasks:
     names = own_file.KEPT if names is None else names
-    own = sources.read_kept(task, split, data, names)
+    rows = sources.read_raw(task, split, data, kept=names)
+    own = {uid: row.kept for uid, row in rows}
   submission.write_tsv(path, task, found, own)
 
 
@@ -106,8 +107,10 @@ def _write_by_id(
   found: Sequence[kind_lib.Prediction],
 ) -> None:
   """Writes predictions by id; logs a warning if the rows have no ids."""
+  field, _ = task.kind.by_id
+  rows = sources.read_raw(task, split, plan.config.data, group=field)
   try:
-    ids = sources.read_ids(task, split, plan.config.data)
+    ids = {uid: row.group for uid, row in rows}
   except errors.UserError as e:
     logging.warning('%s is not written for the official scorer: %s', path, e)
     return

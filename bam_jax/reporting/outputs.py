@@ -126,19 +126,16 @@ def read_decided(
   """Reads the uids and predictions of a run on the first dev split.
 
   Raises:
-    Missing: see `read`; also if the kind saves no predictions.
+    Missing: see `read`.
   """
 
   def decide(
     arrays: Mapping[str, np.ndarray],
-  ) -> tuple[list[str], list[kind_lib.Decided] | None]:
+  ) -> tuple[list[str], list[kind_lib.Decided]]:
     task.kind.read_outputs(task, arrays)  # Checks the shapes.
     return arrays['uid'].tolist(), task.kind.decided(task, arrays)
 
-  uids, decided = _from_arrays(task, path, task.dev_splits[0], decide)
-  if decided is None:
-    raise Missing(f'the kind {task.kind} cannot tell its predictions')
-  return uids, decided
+  return _from_arrays(task, path, task.dev_splits[0], decide)
 
 
 def _name(path: Path) -> str:

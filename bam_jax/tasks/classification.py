@@ -16,7 +16,7 @@ from bam_jax.tasks import raw_values
 from bam_jax.tasks import task as task_lib
 
 
-class Classification(kind_bases.Plain):
+class Classification(kind_bases.PerExample):
   """Tasks with exactly one label per example; the target is one-hot."""
 
   name = 'classification'

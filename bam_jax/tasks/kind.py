@@ -250,6 +250,7 @@ class Kind(abc.ABC):
     The constant is the mean gold target. If all labels are equal, this is 0.
     """
 
+  @abc.abstractmethod
   def constant_logits(
     self, task: task_lib.Task, train: Rows, rows: Rows
   ) -> np.ndarray:
@@ -261,7 +262,6 @@ class Kind(abc.ABC):
     Raises:
       NoConstant: the task has no constant prediction.
     """
-    raise NoConstant(f'the kind {self} declares no constant prediction')
 
   def join_windows(
     self, task: task_lib.Task, logits: np.ndarray, rows: Rows
@@ -327,15 +327,15 @@ class Kind(abc.ABC):
       ValueError: an array has a wrong shape or type.
     """
 
+  @abc.abstractmethod
   def decided(
     self, task: task_lib.Task, arrays: Mapping[str, np.ndarray]
-  ) -> list[Decided] | None:
-    """Reads each example's prediction from saved `outputs`; None if not saved.
+  ) -> list[Decided]:
+    """Reads each example's prediction from saved `outputs`.
 
     Raises:
       KeyError, ValueError: see `read_outputs`.
     """
-    return None
 
   def contradiction(
     self, task: task_lib.Task, decided: Decided, label: task_lib.Label

@@ -5,32 +5,30 @@ the task.
 """
 
 import abc
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-import itertools
-import json
 
 import jax
 import numpy as np
 import scipy.special
 
-from bam_jax import plain_text
 from bam_jax.tasks import kind
 from bam_jax.tasks import metrics
 from bam_jax.tasks import task as task_lib
 from bam_jax.tasks import windows
 
-# Separators that files use between the labels of a cell; and those among them
-# that rarely occur within a label.
-_SEPARATORS, _CLEAR_SEPARATORS = (';', '|', '/', ','), (';', '|')
 # Value of `Task.windows` -> method of a PyTorch tensor.
 _TORCH_POOL = {'mean': 'mean', 'max': 'amax'}
 
 
-class Pooled(kind.Kind):
-  """A kind whose outputs are per example, computed from the pooled vector."""
+class PerExample(kind.Kind):
+  """A kind with one number per example or label, from the pooled vector.
 
-  # `Plain.window_scores` as a method call on a PyTorch tensor; '' if window
+  If a task has windows, each row of outputs belongs to one window. The scores
+  of an example's windows are pooled before anything is predicted or measured.
+  """
+
+  joins_windows = True
+  # `window_scores` as a method call on a PyTorch tensor; '' if window
   # scores are the logits.
   torch_scores = ''
 
@@ -114,16 +112,6 @@ class Pooled(kind.Kind):
       '  logits = model(**inputs).logits  # a row for each window\n'
       f'logits = logits{self.torch_scores}.{_TORCH_POOL[task.windows]}(0)\n'
     )
-
-
-class Plain(Pooled):
-  """A kind that predicts one number per example, or one number per label.
-
-  If a task has windows, each row of outputs belongs to one window. The scores
-  of an example's windows are pooled before anything is predicted or measured.
-  """
-
-  joins_windows = True
 
   def window_scores(
     self, task: task_lib.Task, logits: np.ndarray
@@ -211,43 +199,11 @@ class Plain(Pooled):
     return measured
 
 
-class Tallied(kind.Kind):
-  """A kind whose metrics are computed from sums over the examples."""
+class PerToken(kind.Kind):
+  """A kind whose outputs are per token: logits are [tokens, c].
 
-  @abc.abstractmethod
-  def tally(
-    self, task: task_lib.Task, logits: np.ndarray, rows: kind.Rows
-  ) -> np.ndarray:
-    """Returns the numbers that the metrics sum up, [examples, n]."""
-
-  def measure(
-    self, task: task_lib.Task, logits: np.ndarray, rows: kind.Rows
-  ) -> metrics.Measured:
-    return metrics.Measured(self.tally(task, logits, rows), None)
-
-  def outputs(
-    self, task: task_lib.Task, logits: np.ndarray, rows: kind.Rows
-  ) -> dict[str, np.ndarray]:
-    found = self.predict(task, logits, rows)
-    return {
-      'uid': np.array([prediction.uid for prediction in found]),
-      'prediction': np.array([prediction.text for prediction in found]),
-      'tally': self.tally(task, logits, rows),
-    }
-
-  def read_outputs(
-    self, task: task_lib.Task, arrays: Mapping[str, np.ndarray]
-  ) -> metrics.Measured:
-    tally = arrays['tally']
-    rows = np.shape(arrays['uid'])[:1]
-    if np.shape(tally)[:1] != rows or tally.dtype.kind not in 'if':
-      raise ValueError('not one tally for every example')
-    # The tallies include the gold labels; the zeros are only placeholders.
-    return metrics.Measured(tally, np.zeros(rows))
-
-
-class PerToken(Tallied):
-  """A kind whose outputs are per token: logits are [tokens, c]."""
+  Its metrics are computed from sums over the examples.
+  """
 
   per_token = True
 
@@ -302,6 +258,37 @@ class PerToken(Tallied):
       class_mask: [B, S, K] bool, the outputs that the slot's head has.
     """
 
+  @abc.abstractmethod
+  def tally(
+    self, task: task_lib.Task, logits: np.ndarray, rows: kind.Rows
+  ) -> np.ndarray:
+    """Returns the numbers that the metrics sum up, [examples, n]."""
+
+  def measure(
+    self, task: task_lib.Task, logits: np.ndarray, rows: kind.Rows
+  ) -> metrics.Measured:
+    return metrics.Measured(self.tally(task, logits, rows), None)
+
+  def outputs(
+    self, task: task_lib.Task, logits: np.ndarray, rows: kind.Rows
+  ) -> dict[str, np.ndarray]:
+    found = self.predict(task, logits, rows)
+    return {
+      'uid': np.array([prediction.uid for prediction in found]),
+      'prediction': np.array([prediction.text for prediction in found]),
+      'tally': self.tally(task, logits, rows),
+    }
+
+  def read_outputs(
+    self, task: task_lib.Task, arrays: Mapping[str, np.ndarray]
+  ) -> metrics.Measured:
+    tally = arrays['tally']
+    rows = np.shape(arrays['uid'])[:1]
+    if np.shape(tally)[:1] != rows or tally.dtype.kind not in 'if':
+      raise ValueError('not one tally for every example')
+    # The tallies include the gold labels; the zeros are only placeholders.
+    return metrics.Measured(tally, np.zeros(rows))
+
 
 def are_decisions(logits: np.ndarray) -> bool:
   """Whether logits are only zeros and ones, as in the archives of docs/results.
@@ -331,72 +318,6 @@ def constant_cross_entropy(target: np.ndarray) -> np.ndarray:
   """
   total = np.sum(target, axis=-1, dtype=np.float64)
   return entropy(target) - scipy.special.entr(total)
-
-
-def join_labels(
-  labels: Sequence[str], task: task_lib.Task, separator: str
-) -> str:
-  """Joins labels by a separator, or into a JSON list if `needs_list`."""
-  if needs_list(task, separator):
-    return json.dumps(list(labels), ensure_ascii=False)
-  return separator.join(labels)
-
-
-def split_labels(text: str, task: task_lib.Task, separator: str) -> list[str]:
-  """Splits a text that `join_labels` joined."""
-  return (
-    json.loads(text) if needs_list(task, separator) else text.split(separator)
-  )
-
-
-def needs_list(task: task_lib.Task, separator: str) -> bool:
-  """Whether joining and splitting again would change one of the labels."""
-  return any(
-    not label
-    or label != label.strip(plain_text.BLANKS)
-    or (label + separator).index(separator) < len(label)
-    for label in task.labels
-  )
-
-
-def split_cell(text: str, separator: str) -> list[str]:
-  """Splits a cell into labels and removes the blanks around each label.
-
-  >>> split_cell('joy; anger;', ';')
-  ['joy', 'anger']
-  """
-  names = (name.strip(plain_text.BLANKS) for name in text.split(separator))
-  return [name for name in names if name]
-
-
-def find_joined(labels: Sequence[str]) -> tuple[str, list[str]]:
-  """Finds labels that seem to be several labels joined by a separator.
-
-  A label seems joined if more than half of its pieces are labels themselves.
-  If the separator is `;` or `|`, a piece that occurs in two or more labels also
-  counts as a label.
-
-  >>> find_joined(['bill', 'mail', 'bill; mail', 'TCP/IP'])
-  (';', ['bill; mail'])
-
-  Returns:
-    The separator with the most joined labels, and the joined labels; '' and []
-    if no label seems joined.
-  """
-  best: tuple[str, list[str]] = ('', [])
-  for mark in _SEPARATORS:
-    split = {label: {*split_cell(label, mark)} for label in labels}
-    known = {*labels}
-    if mark in _CLEAR_SEPARATORS:
-      counts = Counter(itertools.chain.from_iterable(split.values()))
-      known |= {piece for piece, count in counts.items() if count > 1}
-    joined = [
-      label
-      for label, pieces in split.items()
-      if len(pieces) > 1 and len(pieces & known) * 2 > len(pieces)
-    ]
-    best = max(best, (mark, joined), key=lambda found: len(found[1]))
-  return best
 
 
 def with_probabilities(

@@ -14,12 +14,13 @@ import scipy.special
 from bam_jax import errors
 from bam_jax import escape
 from bam_jax.tasks import classification
+from bam_jax.tasks import joined_labels
 from bam_jax.tasks import kind
 from bam_jax.tasks import kind_bases
 from bam_jax.tasks import task as task_lib
 
 
-class Multilabel(kind_bases.Plain):
+class Multilabel(kind_bases.PerExample):
   """Tasks with any number of labels per example; targets are 0 or 1."""
 
   name = 'multilabel'
@@ -50,7 +51,7 @@ class Multilabel(kind_bases.Plain):
   ) -> tuple[int, ...]:
     """Parses a list of labels, or a text of labels joined by the separator.
 
-    If `kind_bases.needs_list`, the text may also be a JSON list.
+    If `joined_labels.needs_list`, the text may also be a JSON list.
 
     Returns:
       The label indices, ascending.
@@ -192,7 +193,7 @@ class Multilabel(kind_bases.Plain):
     predicted = self.predictions(task, logits)
     for uid, chosen in zip(uids, predicted, strict=True):
       labels = [task.labels[i] for i in np.flatnonzero(chosen)]
-      text = kind_bases.join_labels(labels, task, task.separator)
+      text = joined_labels.join_labels(labels, task, task.separator)
       found.append(kind.Prediction(uid, text, {'labels': labels}))
     probs = scipy.special.expit(logits / task.temperature)
     return kind_bases.with_probabilities(task, found, probs)
@@ -221,10 +222,10 @@ class Multilabel(kind_bases.Plain):
 
 def _names(task: task_lib.Task, text: str) -> list[str]:
   """Splits a text into label names, which may be unknown labels."""
-  if text.startswith('[') and kind_bases.needs_list(task, task.separator):
+  if text.startswith('[') and joined_labels.needs_list(task, task.separator):
     with contextlib.suppress(ValueError, RecursionError):
       return list(map(str, json.loads(text)))
-  return kind_bases.split_cell(text, task.separator)
+  return joined_labels.split_cell(text, task.separator)
 
 
 def _check_separator(
@@ -232,7 +233,7 @@ def _check_separator(
 ) -> None:
   """Raises a `UserError` if a cell seems to use the wrong separator."""
   for name in {*names}.difference(task.labels):
-    mark, joined = kind_bases.find_joined([name, *task.labels])
+    mark, joined = joined_labels.find_joined([name, *task.labels])
     if name in joined:
       raise errors.UserError(
         f'{where}: {name!r} is several labels, joined by {mark!r}; set'

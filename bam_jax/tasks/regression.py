@@ -21,7 +21,7 @@ from bam_jax.tasks import task as task_lib
 
 
 @dataclasses.dataclass(frozen=True)
-class Regression(kind_bases.Plain):
+class Regression(kind_bases.PerExample):
   """Tasks with one score per example; the target is channel 0.
 
   With a linear head, the logit itself is the score, as in the released code. It

@@ -16,6 +16,7 @@ from bam_jax import errors
 from bam_jax import escape
 from bam_jax import plain_text
 from bam_jax.tasks import classification
+from bam_jax.tasks import joined_labels
 from bam_jax.tasks import kind
 from bam_jax.tasks import kind_bases
 from bam_jax.tasks import ragged
@@ -214,7 +215,7 @@ class Tagging(kind_bases.PerToken):
   ) -> list[kind.Decided]:
     index = {label: place for place, label in enumerate(task.labels)}
     labels = [
-      tuple(index[tag] for tag in kind_bases.split_labels(text, task, ' '))
+      tuple(index[tag] for tag in joined_labels.split_labels(text, task, ' '))
       for text in arrays['prediction'].tolist()
     ]
     # Outputs of older versions have no `confidence`.
@@ -300,7 +301,7 @@ class Tagging(kind_bases.PerToken):
           for name, first, last in by_place
         ],
       }
-      text = kind_bases.join_labels(tags, task, ' ')
+      text = joined_labels.join_labels(tags, task, ' ')
       found.append(kind.Prediction(uid, text, said))
     return found
 
@@ -348,7 +349,7 @@ class PlainTagging(Tagging):
     """Predicts `tags`, one per word."""
     return [
       kind.Prediction(
-        uid, kind_bases.join_labels(tags, task, ' '), {'tags': tags}
+        uid, joined_labels.join_labels(tags, task, ' '), {'tags': tags}
       )
       for uid, tags, _ in _examples(task, logits, rows)
     ]

@@ -250,7 +250,8 @@ class TaskTable:
       i for i, kind in enumerate(self.kinds) if kind.per_token
     )
     self.token_outputs = max((widths[i] for i in self.token_heads), default=0)
-    # Whether any task has weighted yes/no labels; see `Pooled.example_totals`.
+    # Whether any task has weighted yes/no labels; see
+    # `PerExample.example_totals`.
     self.has_totals = any(
       task.class_weights and task.kind.decides_each_label for task in self.tasks
     )

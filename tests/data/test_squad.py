@@ -148,7 +148,8 @@ def test_flat_rows_are_those_of_the_nested_layout(tmp_path, layout):
     config = config_lib.Config(tasks=('own',), custom_tasks={'own': declared})
     task = registry.resolve(config)['own']
     examples = list(sources.read(task, 'train', config.data))
-    ids = sources.read_ids(task, 'test', config.data)
+    rows = sources.read_raw(task, 'test', config.data, group='id')
+    ids = {uid: row.group for uid, row in rows}
     found.append((examples, ids))
   assert found[0] == found[1]
   examples, ids = found[0]
