@@ -73,10 +73,7 @@ def add_tasks(
       raise errors.UserError(
         f'{where}: a {type(task).__name__} is not a task; give a bam_jax.Task'
       )
-    own = {
-      field.name: getattr(task, field.name)
-      for field in dataclasses.fields(task)
-    }
+    own = {**vars(task)}
     if isinstance(task.text, str):
       own['text'] = (task.text,)
     given = {split: _find_files(own[split]) for split in _SPLITS}

@@ -113,8 +113,6 @@ def _check_value(
       high is not None and number > high
     ):
       limits = f'at least {low}' if high is None else f'from {low} to {high}'
-      if low is None:
-        limits = f'at most {high}'
       raise errors.UserError(
         f'{path}: {number} is out of range; give {limits}'
         f' ({field.metadata["doc"]})'

@@ -15,6 +15,7 @@ teacher, and its runs may start from the parameters of another variant's runs.
 
 from collections.abc import Iterator, Mapping
 import dataclasses
+import graphlib
 import re
 from typing import NamedTuple
 
@@ -203,8 +204,7 @@ def find_mistakes(config: fields_lib.Config) -> Iterator[str]:
         ' both name a teacher; remove the first, or set'
         " changes={'distill': {'logits': ''}}"
       )
-  for name in config.custom_variants:
-    yield from _find_cycle(config, (name,))
+  yield from _find_cycle(config)
   yield from _find_patience_mistakes(config)
 
 
@@ -245,17 +245,18 @@ def _find_patience_mistakes(config: fields_lib.Config) -> Iterator[str]:
       )
 
 
-def _find_cycle(
-  config: fields_lib.Config, chain: tuple[str, ...]
-) -> Iterator[str]:
+def _find_cycle(config: fields_lib.Config) -> Iterator[str]:
   """Yields an error message if a variant depends on itself."""
-  found = resolve(config, chain[-1])
-  for other in filter(None, (found.teacher, found.start)):
-    if other in chain:
-      cycle = ' -> '.join((*chain[chain.index(other) :], other))
-      yield (
-        f'config.custom_variants: {cycle} is a cycle, and a variant cannot'
-        ' build on itself; choose another teacher or start'
-      )
-      return
-    yield from _find_cycle(config, (*chain, other))
+  builds_on = {}
+  for name in config.custom_variants:
+    found = resolve(config, name)
+    builds_on[name] = found.teacher, found.start
+  try:
+    graphlib.TopologicalSorter(builds_on).prepare()
+  except graphlib.CycleError as error:
+    # A list of names, each of which is built on by the next.
+    cycle = ' -> '.join(reversed(error.args[1]))
+    yield (
+      f'config.custom_variants: {cycle} is a cycle, and a variant cannot'
+      ' build on itself; choose another teacher or start'
+    )

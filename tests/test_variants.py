@@ -126,6 +126,18 @@ def test_a_cycle_of_variants_is_told():
     config_lib.from_config_dict(config)
 
 
+def test_a_long_chain_of_variants_is_checked_at_once():
+  # Each link has two ways to the one below: 2^40 ways to the first.
+  config = _plan()
+  below = 'single'
+  for number in range(40):
+    config.custom_variants[f'link{number}'] = config_lib.custom_variant(
+      'single', teacher=below, start=below
+    )
+    below = f'link{number}'
+  config_lib.from_config_dict(config)
+
+
 @pytest.mark.parametrize('key', ['teacher', 'start'])
 def test_teachers_and_starts_cover_the_tasks_of_their_users(key):
   config = _with_variant(like='single', **{key: 'part'})

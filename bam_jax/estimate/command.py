@@ -23,7 +23,7 @@ from bam_jax.experiments import runs as runs_lib
 from bam_jax.experiments import search
 from bam_jax.runtime import phases
 from bam_jax.runtime import processes
-from bam_jax.runtime import telemetry
+from bam_jax.runtime import progress as progress_lib
 
 FILE = 'estimate.json'
 
@@ -246,7 +246,7 @@ def describe_longest(
   if longest.steps == run.length.max_steps:
     field = 'max_steps'
   return (
-    f'Longest: {variant}, {telemetry.duration(taken)}. To shorten it, lower'
+    f'Longest: {variant}, {progress_lib.duration(taken)}. To shorten it, lower'
     f' {run.field_path(field)} (now {getattr(run.length, field):g}), or use'
     f' fewer config.seeds (now {len(plan.config.seeds)}) or config.variants.'
   )

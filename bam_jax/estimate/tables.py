@@ -11,7 +11,7 @@ import rich.table
 
 from bam_jax.estimate import remaining as remaining_lib
 from bam_jax.runtime import phases
-from bam_jax.runtime import telemetry
+from bam_jax.runtime import progress as progress_lib
 
 
 def make_table(
@@ -47,7 +47,7 @@ def make_table(
       f'{sum(each.left for each in runs):,}',
       f'{sum(each.examples for each in runs):,}',
       f'{1e3 * np.mean(took):.4g}' if took else '',
-      telemetry.duration(whole),
+      progress_lib.duration(whole),
     )
 
   for group in dict.fromkeys(each.group for each in remaining):
@@ -56,7 +56,7 @@ def make_table(
     add_row(name, label, [each for each in remaining if each.group == group])
   for name in (phases.START, phases.COMPILING, phases.PROBES, phases.REPORT):
     if name in by_phase:
-      took = telemetry.duration(by_phase[name])
+      took = progress_lib.duration(by_phase[name])
       table.add_row(name, '', '', '', '', '', took)
   table.add_section()
   add_row('total', '', remaining, sum(by_phase.values()))
@@ -67,9 +67,9 @@ def describe_phases(seconds: Mapping[str, float]) -> str:
   """Describes seconds by phase: `2m 03s: training 1m 40s, report 10s, ...`."""
   longest_first = sorted(seconds.items(), key=lambda item: -item[1])
   parts = ', '.join(
-    f'{name} {telemetry.duration(value)}' for name, value in longest_first
+    f'{name} {progress_lib.duration(value)}' for name, value in longest_first
   )
-  return f'{telemetry.duration(sum(seconds.values()))}: {parts}'
+  return f'{progress_lib.duration(sum(seconds.values()))}: {parts}'
 
 
 def sentences(

@@ -24,7 +24,7 @@ from bam_jax.experiments import probes
 from bam_jax.experiments import run_data
 from bam_jax.runtime import phases
 from bam_jax.runtime import processes
-from bam_jax.runtime import telemetry
+from bam_jax.runtime import progress as progress_lib
 from bam_jax.tasks import kind as kind_lib
 from bam_jax.tasks import task as task_lib
 from bam_jax.training import evaluate
@@ -43,7 +43,7 @@ def compute(plan: plan_lib.Plan) -> None:
   params = programs.split_layers(
     programs.place_encoder(plan.setup.initial_params(plan.config.seeds[0]))
   )
-  with telemetry.progress('baselines', len(todo), 'tasks') as progress:
+  with progress_lib.show('baselines', len(todo), 'tasks') as progress:
     for name, identity in todo.items():
       _compute_task(plan, plan.tasks[name], params, identity)
       progress.advance(1)

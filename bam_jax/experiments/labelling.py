@@ -27,7 +27,7 @@ from bam_jax.experiments import runs as runs_lib
 from bam_jax.experiments import workspace as workspace_lib
 from bam_jax.runtime import phases
 from bam_jax.runtime import processes
-from bam_jax.runtime import telemetry
+from bam_jax.runtime import progress as progress_lib
 from bam_jax.tasks import task as task_lib
 from bam_jax.training import evaluate
 
@@ -65,7 +65,7 @@ def write_logits(
   rows = logit_sets.labelled_rows(features, target.fold)
   lengths = logit_sets.token_lengths(features, task, rows)
   uids = [features.uids[row] for row in rows]
-  with telemetry.progress(
+  with progress_lib.show(
     f'{run.name} labels {target.directory.name}', len(rows), 'examples'
   ) as progress:
 

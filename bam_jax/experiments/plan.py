@@ -29,7 +29,7 @@ from bam_jax.reporting import outputs
 from bam_jax.runtime import phases
 from bam_jax.runtime import preemption
 from bam_jax.runtime import processes
-from bam_jax.runtime import telemetry
+from bam_jax.runtime import progress as progress_lib
 from bam_jax.tasks import task as task_lib
 from bam_jax.training import checkpoints as checkpoints_lib
 from bam_jax.training import moved_heads
@@ -119,7 +119,7 @@ class Plan:
     if self.config.data.source == 'tfds':
       processes.run_on_first(self._download)
     result: dict[str, dict[str, shards.Columns]] = {}
-    with telemetry.progress('features', len(self.tasks), 'tasks') as progress:
+    with progress_lib.show('features', len(self.tasks), 'tasks') as progress:
       for task in self.tasks.tasks:
         divided = self._divide(task)
         result[task.name] = {

@@ -138,7 +138,8 @@ def _describe_patience(
       steps.setdefault(run.variant, []).append(record['steps'])
   if not steps:
     return ''
-  chosen = (f'{name} {min(s)} to {max(s)}' for name, s in steps.items())
+  spans = {name: sorted({min(s), max(s)}) for name, s in steps.items()}
+  chosen = (f'{name} {" to ".join(map(str, s))}' for name, s in spans.items())
   return (
     'these variants are scored at their best step on training rows that were'
     f' left out of training, not on dev: {", ".join(chosen)}'

@@ -12,7 +12,7 @@ import numpy as np
 from bam_jax import errors
 from bam_jax import escape
 from bam_jax.modeling import weight_sources
-from bam_jax.runtime import telemetry
+from bam_jax.runtime import progress as progress_lib
 
 # Number of batches whose rows are tokenised together and sorted by length.
 _BATCHES_AT_ONCE = 32
@@ -118,7 +118,7 @@ class Model:
     result = np.empty((len(texts), len(self.names)), np.float32)
     with (
       torch.inference_mode(),
-      telemetry.progress('labels', len(texts), 'rows') as progress,
+      progress_lib.show('labels', len(texts), 'rows') as progress,
     ):
       for rows, values in self._predicted(texts, batch_size):
         result[rows] = values

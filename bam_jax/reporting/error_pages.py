@@ -1,11 +1,11 @@
-"""Builds the error analysis section of report.html, as tables."""
+"""Builds the error analysis section of report.html, as table_formats."""
 
 from collections.abc import Mapping, Sequence
 import math
 from typing import NamedTuple
 
 from bam_jax.reporting import error_rows
-from bam_jax.reporting import tables
+from bam_jax.reporting import table_formats
 from bam_jax.reporting import words
 from bam_jax.tasks import task as task_lib
 
@@ -33,7 +33,7 @@ class Section(NamedTuple):
   """
 
   note: str
-  parts: Mapping[str, Sequence[tables.Table]]
+  parts: Mapping[str, Sequence[table_formats.Table]]
 
 
 def section(
@@ -71,7 +71,7 @@ def _part(
   task: task_lib.Task,
   found: error_rows.TaskErrors,
   has_texts: bool,
-) -> tuple[str, list[tables.Table]]:
+) -> tuple[str, list[table_formats.Table]]:
   wrong, count = found.counts[error_rows.WRONG]
   title = f'{task.name}: {wrong:,} of {count:,} dev rows are wrong'
   if task.kind.has_scale:
@@ -83,7 +83,7 @@ def _part(
     if reason in found.missing:
       heading = words.text(f'errors.{_key(task, reason)}')
       why = words.text('errors.none', why=found.missing[reason])
-      parts.append(tables.Table('error-rows', heading, why, [], [], 0))
+      parts.append(table_formats.Table('error-rows', heading, why, [], [], 0))
     else:
       parts.append(_rows(analysis, task, found, reason, has_texts))
   return title, parts
@@ -91,7 +91,7 @@ def _part(
 
 def _confusions(
   task: task_lib.Task, found: Mapping[tuple[str, str], int]
-) -> tables.Table:
+) -> table_formats.Table:
   """Returns the confusion matrix, or the most confused pairs of labels."""
   title = words.text('errors.confusions')
   over = words.text('errors.over_words') if task.kind.of_words else ''
@@ -101,7 +101,9 @@ def _confusions(
       [
         gold,
         *(
-          tables.Cell(str(found.get((gold, label), 0)), is_best=gold == label)
+          table_formats.Cell(
+            str(found.get((gold, label), 0)), is_best=gold == label
+          )
           for label in task.labels
         ),
       ]
@@ -109,7 +111,7 @@ def _confusions(
     ]
     header = [words.text('errors.corner'), *task.labels]
     note = words.text('errors.matrix') + over
-    return tables.Table('confusions', title, note, header, rows, 1)
+    return table_formats.Table('confusions', title, note, header, rows, 1)
   totals: dict[str, int] = {}
   for (gold, _), count in found.items():
     totals[gold] = totals.get(gold, 0) + count
@@ -128,7 +130,7 @@ def _confusions(
   ]
   header = ['gold', 'predicted', 'times', '% of gold']
   note = words.text('errors.pairs') + over
-  return tables.Table('confusions', title, note, header, rows, 2)
+  return table_formats.Table('confusions', title, note, header, rows, 2)
 
 
 def _rows(
@@ -137,7 +139,7 @@ def _rows(
   found: error_rows.TaskErrors,
   reason: str,
   has_texts: bool,
-) -> tables.Table:
+) -> table_formats.Table:
   """Returns a table of the first `_SHOWN_ROWS` rows listed for one reason."""
   count, among = found.counts[reason]
   columns = list(_COLUMNS[reason])
@@ -174,7 +176,7 @@ def _rows(
   if rows and all(row[len(columns) + 1] == words.NOTHING for row in rows):
     note += words.text('errors.no_confidence')
   title = words.text(f'errors.{key}')
-  return tables.Table('error-rows', title, note, header, rows, 1)
+  return table_formats.Table('error-rows', title, note, header, rows, 1)
 
 
 def _key(task: task_lib.Task, reason: str) -> str:

@@ -51,12 +51,8 @@ class Predicted(NamedTuple):
     return self.measured.gold
 
 
-def read(
-  task: task_lib.Task, paths: Mapping[int, Path], split: str = ''
-) -> Predicted:
-  """Reads the dev predictions on a task from one outputs.npz per seed.
-
-  The default `split` is the first dev split.
+def read(task: task_lib.Task, paths: Mapping[int, Path]) -> Predicted:
+  """Reads the predictions on the first dev split, from one file per seed.
 
   Raises:
     Missing: `paths` is empty; or the file of a run is missing or damaged, lacks
@@ -64,8 +60,7 @@ def read(
   """
   if not paths:
     raise Missing(f'no run of {task.name}')
-  split = split or task.dev_splits[0]
-  by_seed = dict(sorted(paths.items()))
+  by_seed, split = dict(sorted(paths.items())), task.dev_splits[0]
   uids, measured = zip(*(_read(task, p, split) for p in by_seed.values()))
   for path, own in zip(by_seed.values(), uids):
     if not np.array_equal(own, uids[0]):

@@ -7,6 +7,7 @@ import markupsafe
 from bam_jax import config as config_lib
 from bam_jax.reporting import error_pages
 from bam_jax.reporting import figures
+from bam_jax.reporting import table_formats
 from bam_jax.reporting import tables
 from bam_jax.reporting import words
 
@@ -35,7 +36,7 @@ def render(
     'seed': len(config_lib.seeds_of_shard(report.config)),
   }
   return template.render(
-    write=tables.to_html if is_html else tables.to_markdown,
+    write=table_formats.to_html if is_html else table_formats.to_markdown,
     title=report.config.name,
     size=' · '.join(
       f'{number} {noun}{"" if number == 1 else "s"}'
@@ -74,9 +75,12 @@ def latex(report: tables.Report) -> str:
   caption = ' '.join(
     text if text.endswith('.') else f'{text}.' for text in remarks
   )
-  parts = [_LATEX_HEAD, tables.to_latex(tables.main_table(report), caption)]
+  parts = [
+    _LATEX_HEAD,
+    table_formats.to_latex(tables.main_table(report), caption),
+  ]
   parts += [
-    tables.to_latex(table, f'{table.title}. {table.note}')
+    table_formats.to_latex(table, f'{table.title}. {table.note}')
     for table in tables.further_tables(report)
     if table.latex_columns
   ]

@@ -319,16 +319,12 @@ def _decisions(
 
   Only numbers are included.
   """
-  found: dict[str, dict[str, list[dict[str, float]]]] = {}
+  found: dict[str, list[dict[str, dict[str, float]]]] = {}
   for run in runs:
     if run.decisions:
       numbers = {k: v for k, v in run.decisions.items() if type(v) is float}
-      by_variant = found.setdefault(run.task, {})
-      by_variant.setdefault(run.variant, []).append({'': numbers})
-  return {
-    task: {name: statistics.medians(of)[''] for name, of in by_variant.items()}
-    for task, by_variant in found.items()
-  }
+      found.setdefault(run.task, []).append({run.variant: numbers})
+  return {task: statistics.medians(of) for task, of in found.items()}
 
 
 def _shares(

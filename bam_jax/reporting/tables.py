@@ -1,19 +1,17 @@
-"""Builds the report's tables; formats tables as HTML, Markdown or LaTeX."""
+"""Builds the report's tables."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-import html
 from typing import NamedTuple
 
-import markupsafe
 import pandas as pd
 
 from bam_jax import config as config_lib
-from bam_jax import escape
 from bam_jax.reporting import bootstrap
 from bam_jax.reporting import classes
 from bam_jax.reporting import comparisons
 from bam_jax.reporting import curves as curves_lib
 from bam_jax.reporting import statistics
+from bam_jax.reporting import table_formats
 from bam_jax.reporting import teaching
 from bam_jax.reporting import words
 from bam_jax.tasks import task as task_lib
@@ -28,141 +26,7 @@ class Report(NamedTuple):
   curves: curves_lib.Curves
 
 
-class Cell(NamedTuple):
-  """A table cell, with or without significance stars; bold if `is_best`."""
-
-  text: str
-  stars: str = ''
-  is_best: bool = False
-
-
-class Table(NamedTuple):
-  """A table, independent of the output format.
-
-  Attributes:
-    name: identifies the table in HTML and LaTeX.
-    title: says what the table shows.
-    note: explains the table and its limits.
-    header: for each column, a name, or a pair of a name and a metric.
-    rows: for each row, one `Cell` or plain string per column.
-    text_columns: number of text columns; these are the leftmost columns.
-    latex_columns: indices of the columns that report.tex shows; empty if
-      report.tex does not show the table.
-  """
-
-  name: str
-  title: str
-  note: str
-  header: Sequence[str | tuple[str, str]]
-  rows: Sequence[Sequence[str | Cell]]
-  text_columns: int
-  latex_columns: Sequence[int] = ()
-
-
-def to_html(table: Table) -> markupsafe.Markup:
-  """Returns the table as a `<table>` element."""
-
-  def cell(value: Cell) -> str:
-    text = html.escape(escape.plain(value.text))
-    text = f'<b>{text}</b>' if value.is_best else text
-    return f'{text}<sup>{value.stars}</sup>' if value.stars else text
-
-  def name(text: str) -> str:
-    # Allows line breaks after the underscores of a long name.
-    return html.escape(text).replace('_', '_<wbr>')
-
-  text = _frame(table, cell, name).to_html(
-    index=False,
-    escape=False,
-    border=0,
-    classes=[table.name, f'text-{table.text_columns}'],
-  )
-  return markupsafe.Markup(text)
-
-
-def to_markdown(table: Table) -> str:
-  """Returns the table as a Markdown table."""
-
-  def cell(value: Cell) -> str:
-    text = escape.markdown(value.text + value.stars)
-    return f'**{text}**' if value.is_best else text
-
-  header = [
-    name if isinstance(name, str) else '{} ({})'.format(*name)
-    for name in table.header
-  ]
-  header = [name.removesuffix(' ()') for name in header]
-  numbers = len(header) - table.text_columns
-  frame = _frame(table._replace(header=header), cell, escape.markdown)
-  return frame.to_markdown(
-    index=False,
-    tablefmt='pipe',
-    disable_numparse=True,
-    colalign=['left'] * table.text_columns + ['right'] * numbers,
-  )
-
-
-def to_latex(table: Table, caption: str) -> str:
-  """Returns the table's `latex_columns` as LaTeX, for the package booktabs."""
-  columns = table.latex_columns
-  # Each cell gets room for the most stars of its column: this aligns numbers.
-  room = [
-    max((len(_cell(value).stars) for value in column), default=0)
-    for column in zip(*table.rows)
-  ]
-
-  def cell(value: str | Cell, room: int) -> str:
-    value = _cell(value)
-    text = escape.latex(value.text)
-    text = rf'\textbf{{{text}}}' if value.is_best else text
-    blank = '*' * (room - len(value.stars))
-    raised = value.stars + (rf'\phantom{{{blank}}}' if blank else '')
-    return f'{text}$^{{{raised}}}$' if raised else text
-
-  shown = table._replace(
-    header=[table.header[i] for i in columns],
-    rows=[[cell(row[i], room[i]) for i in columns] for row in table.rows],
-  )
-  frame = _frame(shown, lambda c: c.text, escape.latex, r'\scriptsize ')
-  numbers = len(columns) - table.text_columns
-  tabular = frame.to_latex(
-    index=False,
-    escape=False,
-    column_format='l' * table.text_columns + 'r' * numbers,
-  )
-  return rf"""\begin{{table*}}
-\centering\small\setlength{{\tabcolsep}}{{3pt}}
-{tabular}\caption{{{escape.latex(caption)}}}
-\label{{tab:{table.name}}}
-\end{{table*}}
-"""
-
-
-def _cell(value: str | Cell) -> Cell:
-  return value if isinstance(value, Cell) else Cell(value)
-
-
-def _frame(
-  table: Table,
-  cell: Callable[[Cell], str],
-  name: Callable[[str], str],
-  small: str = '',
-) -> pd.DataFrame:
-  """Formats a table as a frame; `small` is put before metrics in the header."""
-  columns = [
-    name(escape.plain(text)) for text in table.header if isinstance(text, str)
-  ]
-  if not columns:
-    columns = pd.MultiIndex.from_tuples(
-      (name(escape.plain(text)), small + name(what) if what else '')
-      for text, what in table.header
-    )
-  rows = [[cell(_cell(value)) for value in row] for row in table.rows]
-  # A name may be invalid Unicode, which only the dtype `object` can hold.
-  return pd.DataFrame(rows, columns=columns, dtype=object)
-
-
-def main_table(report: Report) -> Table:
+def main_table(report: Report) -> table_formats.Table:
   """Returns the main table: scores of each variant by task, and averages."""
   variants, tasks = report.summary['variants'], report.tasks
   columns = [*tasks.names, comparisons.AVERAGE]
@@ -191,13 +55,13 @@ def main_table(report: Report) -> Table:
       stars = test['stars'] if test and words.is_number(value) else ''
       is_weak = name in report.summary['weak'].get(column, ())
       text = words.number(value) + (words.WEAK if is_weak else '')
-      cells.append(Cell(text, stars, bool(is_highest)))
+      cells.append(table_formats.Cell(text, stars, bool(is_highest)))
     rows.append([words.label(name), *cells])
   in_latex = range(1 + len(columns))
-  return Table('main', 'Scores', '', header, rows, 1, in_latex)
+  return table_formats.Table('main', 'Scores', '', header, rows, 1, in_latex)
 
 
-def verdict_table(report: Report) -> Table:
+def verdict_table(report: Report) -> table_formats.Table:
   """Returns the table that says which model serves each task best."""
   found = report.summary['verdicts']
   rows = []
@@ -223,10 +87,10 @@ def verdict_table(report: Report) -> Table:
   header = ['task', 'recommendation', 'difference', 'p (Holm)', 'dev examples']
   note = words.about_verdicts(found) if rows else ''
   title = words.text('verdicts.title')
-  return Table('verdicts', title, note, header, rows, 2)
+  return table_formats.Table('verdicts', title, note, header, rows, 2)
 
 
-def baseline_table(report: Report) -> Iterator[Table]:
+def baseline_table(report: Report) -> Iterator[table_formats.Table]:
   """Yields the table of the tests behind the stars, if anything is tested."""
   rows, reasons, is_tested = [], [], False
   for variant, by_column in report.summary['comparisons'].items():
@@ -263,7 +127,7 @@ def baseline_table(report: Report) -> Iterator[Table]:
     )
 
 
-def pair_tables(report: Report) -> Iterator[Table]:
+def pair_tables(report: Report) -> Iterator[table_formats.Table]:
   """Yields one table per entry of `summary['pairs']`.
 
   A table without any test, for example with one seed, is left out unless it is
@@ -281,7 +145,7 @@ def pair_tables(report: Report) -> Iterator[Table]:
       effect = [''] * 5
       if row['variant'] != row['baseline']:
         effect = [
-          Cell(words.number(row['shift'], '+z.1f'), row['stars']),
+          table_formats.Cell(words.number(row['shift'], '+z.1f'), row['stars']),
           words.interval(row['low'], row['high'], '+z.1f'),
           words.p_value(row['p_value']),
           words.p_value(row['corrected']),
@@ -298,7 +162,7 @@ def pair_tables(report: Report) -> Iterator[Table]:
         ]
       )
     shown = len(header) if is_tested else header.index('95% interval')
-    yield Table(
+    yield table_formats.Table(
       f'{table["kind"]}-{place}',
       words.pair_title(table),
       words.text('pairs.note', power=_power(table['rows'])),
@@ -315,11 +179,11 @@ def _make_table(
   rows: Sequence[Sequence[str]],
   text_columns: int,
   **values: str,
-) -> Table:
+) -> table_formats.Table:
   """Returns a table with its title and note from texts.toml."""
   title = words.text(f'{name}.title', **values)
   note = words.text(f'{name}.note', **values)
-  return Table(name, title, note, header, rows, text_columns)
+  return table_formats.Table(name, title, note, header, rows, text_columns)
 
 
 def _power(rows: Sequence[Mapping]) -> str:
@@ -341,7 +205,7 @@ _QUALITY: words.Columns = {
 }
 
 
-def teacher_table(report: Report) -> Iterator[Table]:
+def teacher_table(report: Report) -> Iterator[table_formats.Table]:
   """Yields the table of teachers: their quality, and how often seeds agree."""
   rows = []
   for task, found in report.summary['teachers'].items():
@@ -355,7 +219,7 @@ def teacher_table(report: Report) -> Iterator[Table]:
   yield _make_table('teachers', header, rows, 2, teacher=teacher)
 
 
-def seed_table(report: Report) -> Iterator[Table]:
+def seed_table(report: Report) -> Iterator[table_formats.Table]:
   """Yields the table of medians, intervals, means and standard deviations."""
   header = ['task', 'metric', 'variant', 'seeds', 'median', 'interval']
   header += ['mean', 'standard deviation']
@@ -382,7 +246,7 @@ def seed_table(report: Report) -> Iterator[Table]:
     yield _make_table('seeds', header, rows, 3)
 
 
-def metric_table(report: Report) -> Iterator[Table]:
+def metric_table(report: Report) -> Iterator[table_formats.Table]:
   """Yields the table of every metric on every dev split."""
   variants = report.summary['variants'] | report.summary['baselines']
   rows = []
@@ -395,7 +259,7 @@ def metric_table(report: Report) -> Iterator[Table]:
   yield _make_table('metrics', header, rows, 2)
 
 
-def class_table(report: Report) -> Iterator[Table]:
+def class_table(report: Report) -> Iterator[table_formats.Table]:
   """Yields the table of precision, recall and F1 of each class or label."""
   variants, rows = report.summary['variants'], []
   for task, by_variant in report.summary['classes'].items():
@@ -419,7 +283,7 @@ _DECISIONS: words.Columns = {
 }
 
 
-def decision_table(report: Report) -> Iterator[Table]:
+def decision_table(report: Report) -> Iterator[table_formats.Table]:
   """Yields the table of fitted temperatures and decision thresholds."""
   rows = [
     [task, words.label(variant), *words.numbers(found, _DECISIONS)]
@@ -433,7 +297,7 @@ def decision_table(report: Report) -> Iterator[Table]:
 
 # The tables below the main one. To add one, write its function and add it here;
 # its title and note are in texts.toml.
-TABLES: tuple[Callable[[Report], Iterator[Table]], ...] = (
+TABLES: tuple[Callable[[Report], Iterator[table_formats.Table]], ...] = (
   baseline_table,
   pair_tables,
   teacher_table,
@@ -444,7 +308,7 @@ TABLES: tuple[Callable[[Report], Iterator[Table]], ...] = (
 )
 
 
-def further_tables(report: Report) -> list[Table]:
+def further_tables(report: Report) -> list[table_formats.Table]:
   """Returns all tables with rows, except the main one."""
   tables = (table for function in TABLES for table in function(report))
   return [table for table in tables if table.rows]

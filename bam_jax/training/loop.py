@@ -15,6 +15,7 @@ from bam_jax.runtime import phases
 from bam_jax.runtime import preemption
 from bam_jax.runtime import processes
 from bam_jax.runtime import profiling
+from bam_jax.runtime import progress as progress_lib
 from bam_jax.runtime import telemetry as telemetry_lib
 from bam_jax.runtime import trackers as trackers_lib
 from bam_jax.tasks import metrics as metrics_lib
@@ -185,7 +186,7 @@ class _Group:
     self._name = first.name + others
     self._examples = first.length.batch_size * len(specs)
     self._progress = stack.enter_context(
-      telemetry_lib.progress(
+      progress_lib.show(
         self._name, first.num_steps * self._examples, 'examples'
       )
     )

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from bam_jax import errors
+from bam_jax.runtime import progress as progress_lib
 from bam_jax.runtime import telemetry as telemetry_lib
 from bam_jax.tasks import task as task_lib
 from bam_jax.training import mesh as mesh_lib
@@ -46,7 +47,7 @@ class StepLog:
     specs: Sequence[spec_lib.TrainSpec],
     tasks: task_lib.TaskTable,
     telemetry: Sequence[telemetry_lib.Telemetry],
-    progress: telemetry_lib.Progress,
+    progress: progress_lib.Progress,
     ended: Container[int] = (),
   ):
     """Starts a log.
