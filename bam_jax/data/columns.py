@@ -16,7 +16,6 @@ import itertools
 from pathlib import Path
 import secrets
 import shutil
-import stat
 
 import numpy as np
 
@@ -153,9 +152,7 @@ def measure(path: Path) -> tuple[int, str]:
     OSError: the file can't be read, or is not a regular file (a link may lead
       out of the shard set, and a pipe may never end).
   """
-  if not stat.S_ISREG(path.lstat().st_mode):
-    raise OSError(errno.EINVAL, 'is not a regular file')
-  with path.open('rb') as file:
+  with files_lib.open_file(path) as file:
     sha256 = hashlib.file_digest(file, 'sha256').hexdigest()
     return file.tell(), sha256
 

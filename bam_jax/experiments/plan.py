@@ -136,15 +136,11 @@ class Plan:
 
     Returns split -> examples in process 0, and {} in other processes.
     """
-    result: dict[str, list[task_lib.Example]] = {}
     path = self.workspace.division(task.name)
     is_final = task.name in self.learnt_tasks
-
-    def check() -> None:
-      result.update(divisions.check(task, self.config.data, path, is_final))
-
-    processes.run_on_first(check)
-    return result
+    return processes.make_on_first(
+      lambda: divisions.check(task, self.config.data, path, is_final), dict
+    )
 
   def _download(self) -> None:
     data = self.config.data
@@ -237,12 +233,12 @@ class Plan:
     ]
     if changed:
       record = processes.run_on_first(self._score_again, run, record, changed)
+    kept = record.get('decisions', {})
     undecided = [
-      task
+      self.tasks[name]
       for name in ([] if run.fold else record['scores'])
-      if (wanted := decisions.wanted(task := self.tasks[name], self.config))
-      and not wanted.items()
-      <= record.get('decisions', {}).get(name, {}).items()
+      if not decisions.wanted(self.tasks[name], self.config).items()
+      <= kept.get(name, {}).items()
     ]
     if undecided:
       record = processes.run_on_first(self._decide, run, record, undecided)

@@ -251,7 +251,8 @@ def test_a_shard_that_is_no_regular_file_is_refused(tmp_path, kind):
     path.symlink_to(tmp_path / 'elsewhere')
   else:
     os.mkfifo(path)
-  with pytest.raises(errors.UserError, match=r'part-00000.*not a regular file'):
+  what = 'a link' if kind == 'link' else 'not a regular file'
+  with pytest.raises(errors.UserError, match=f'part-00000.*is {what}'):
     _open(tmp_path / 'set')
 
 
