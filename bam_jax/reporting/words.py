@@ -339,10 +339,17 @@ def template(name: str, **options: object) -> jinja2.Template:
     'label': label,
     'seeds': _seeds,
     'lacking': _lacking,
+    'settings': _settings,
     'line': escape.markdown,
     'paragraph': escape.paragraph,
   }
   return environment.get_template(f'{name}.j2')
+
+
+def _settings(changes: Mapping[str, object]) -> str:
+  """Writes nested settings as on the command line, after `--config.`."""
+  flat = schema.flatten(changes)
+  return ', '.join(f'{name}={value}' for name, value in flat.items())
 
 
 def _lengths(

@@ -97,6 +97,24 @@ def texts(tmp_path_factory):
   return _write(tmp_path_factory.mktemp('report'), _MULTI + _SINGLE, notes)
 
 
+def test_remarks_say_what_own_variants_change(tmp_path):
+  own = config_lib.VariantConfig(
+    like='single',
+    teacher='multi',
+    start='some',
+    changes={'single': {'epochs': 2.0}, 'distill': {'constant': 0.5}},
+  )
+  variants = _WITH_SOME['custom_variants'] | {'mine': own}
+  runs = [plans.make_run('mine', 0, 'word', {'dev': {'f1': 1, 'accuracy': 2}})]
+  fields = {'variants': ('some', 'mine'), 'custom_variants': variants}
+  text = _write(tmp_path, [*_SOME, *runs], **fields)['report.html']
+  assert (
+    'some: like Multi, on word. mine: like Single, taught by Multi, starting'
+    ' from some, with single.epochs=2.0, distill.constant=0.5.'
+  ) in text
+  assert 'Searched:' not in text
+
+
 def _baseline(word, matched, odd):
   """The scores of a baseline by task, as its record has them."""
   return {
