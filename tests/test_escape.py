@@ -15,6 +15,7 @@ from bam_jax import escape
 from bam_jax.doctor import command as doctor
 from bam_jax.inference import card
 from bam_jax.inference import submission
+from bam_jax.modeling import family
 from bam_jax.reporting import report
 from bam_jax.reporting import scores as scores_lib
 from bam_jax.tasks import kind
@@ -272,7 +273,7 @@ def test_a_card_about_it_is_front_matter_and_plain_text(text):
       'undefined': {'mood': {text: {text: text}}},
     },
   )  # fmt: skip
-  found = card.write([task], facts, 'bert')
+  found = card.write([task], facts, family.EncoderConfig(1, 1, 1, 1, 1))
   _, front, body = found.split('---\n', 2)
   assert yaml.safe_load(front) == {
     'library_name': 'transformers',

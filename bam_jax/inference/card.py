@@ -16,6 +16,7 @@ import jinja2
 
 from bam_jax import escape
 from bam_jax.modeling import families
+from bam_jax.modeling import family
 from bam_jax.tasks import task as task_lib
 
 _MOST_TEACHERS = 12  # number of teachers named in a card
@@ -55,24 +56,26 @@ class Facts(NamedTuple):
 def write(
   tasks: Sequence[task_lib.Task],
   facts: Facts,
-  model_type: str,
+  config: family.EncoderConfig,
   jax_version: str = '',
-  pooling: str = 'cls',
 ) -> str:
   """Returns the model card, in Markdown, of an exported directory.
 
   Args:
     tasks: the tasks whose heads were exported.
     facts: facts about the model.
-    model_type: name of the encoder's family.
+    config: the encoder.
     jax_version: version of jax that exported a program; empty: the directory is
       for Hugging Face, and the card begins with metadata in YAML.
-    pooling: how the vector of an example is computed, `cls` or `mean`.
   """
-  of = families.FAMILIES[model_type]
-  x = 'hidden.mean(1)' if pooling == 'mean' else 'hidden[:, 0]'
-  vector = of.pooled.replace('{x}', x) or 'output.pooler_output'
-  has_plain_mean = pooling == 'mean' and 'mean' not in of.pools
+  of = families.FAMILIES[config.family]
+
+  def pool(x: str) -> str:
+    return of.pooled.format(x=x, activation=config.pooler_activation)
+
+  x = 'hidden.mean(1)' if config.pooling == 'mean' else 'hidden[:, 0]'
+  vector = pool(x) or 'output.pooler_output'
+  has_plain_mean = config.pooling == 'mean' and 'mean' not in of.pools
   of_tokens = [task.kind.name for task in tasks if task.kind.per_token]
   baselines = list(dict.fromkeys(itertools.chain(*facts.baselines.values())))
   return _template().render(
@@ -83,12 +86,10 @@ def write(
     scores=_scores(tasks, facts, baselines),
     decisions=_decisions(tasks, facts),
     is_mean=has_plain_mean and len(of_tokens) < len(tasks),
-    model_type=model_type,
+    model_type=of.name,
     no_pooler='' if of.pooled else ', add_pooling_layer=False',
     vector=x if has_plain_mean else vector,
-    tokens=of.pooled.replace('{x}', 'hidden')
-    if 'tokens' in of.pools
-    else 'hidden',
+    tokens=pool('hidden') if 'tokens' in of.pools else 'hidden',
     token_kinds=sorted(set(of_tokens)),
     jax_version=jax_version,
   )

@@ -90,9 +90,7 @@ def export(
       outputs = len(weights[_DENSE]['linear.bias']) if _DENSE in weights else 0
       values |= pooling.describe_mean(config.hidden_size, outputs)
     texts = {file: to_json(value) for file, value in values.items()}
-    texts['README.md'] = card.write(
-      chosen, facts, config.family, pooling=config.pooling
-    )
+    texts['README.md'] = card.write(chosen, facts, config)
     with new_directory(directory / name, texts) as unfinished:
       for file, arrays in weights.items():
         (unfinished / file).parent.mkdir(exist_ok=True)

@@ -86,7 +86,7 @@ def export(
   name = chosen[0].name if len(chosen) == 1 else export_lib.ALL
   texts = {
     'model.json': export_lib.to_json(about),
-    'README.md': card.write(chosen, facts, config.family, jax.__version__),
+    'README.md': card.write(chosen, facts, config, jax.__version__),
   }
   with export_lib.new_directory(directory / name, texts) as unfinished:
     (unfinished / 'program.jax_export').write_bytes(program.serialize())

@@ -341,5 +341,5 @@ DEBERTA_V2 = dataclasses.replace(
     f'For{name}': {'pooler.dense': 'pooler.dense'}
     for name in ('SequenceClassification', 'MultipleChoice')
   },
-  pooled="F.gelu(linear(hidden[:, 0], 'pooler.dense'))",
+  pooled=family.POOLED,
 )

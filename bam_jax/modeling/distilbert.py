@@ -71,5 +71,5 @@ DISTILBERT = family.Family(
     | _FIXED
   },
   heads={'ForSequenceClassification': _HEAD, 'ForMultipleChoice': _HEAD},
-  pooled="F.relu(linear(hidden[:, 0], 'pooler.dense'))",
+  pooled=family.POOLED,
 )

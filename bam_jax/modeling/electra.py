@@ -90,5 +90,5 @@ ELECTRA = dataclasses.replace(
     'ForSequenceClassification': family.HEAD_NAMES,
     'ForMultipleChoice': {'pooler.dense': 'sequence_summary.summary'},
   },
-  pooled="F.gelu(linear(hidden[:, 0], 'pooler.dense'))",
+  pooled=family.POOLED,
 )

@@ -151,6 +151,9 @@ HEAD_NAMES = {
   'classifier': 'classifier.out_proj',
 }
 
+# `Family.pooled` of encoders whose pooler is in no `AutoModel`.
+POOLED = "F.{activation}(linear({x}, 'pooler.dense'))"
+
 
 def _keep_layers(config: EncoderConfig, layers: Sequence[int]) -> EncoderConfig:
   return dataclasses.replace(config, num_layers=len(layers))
@@ -258,9 +261,9 @@ class Family:
       Hugging Face's name in `modules` for modules of the pooler, and
       `Kind.head_layer` for the task's layer.
     pooled: Python expression for the pooled vector, for the code of model cards
-      (`inference/card.md.j2`). In this expression `hidden` is the array of
-      hidden states, and `{x}` stands for the vectors to pool. Empty if
-      `AutoModel` computes the pooled vector.
+      (`inference/card.md.j2`). In this expression `{x}` stands for the vectors
+      to pool, and `{activation}` for `EncoderConfig.pooler_activation`. Empty
+      if `AutoModel` computes the pooled vector.
     dropout: default of all dropout rates, for rates that the run's
       configuration does not set.
   """

@@ -34,6 +34,7 @@ _MADE = (
   ('distilbert', 'cls'),
   ('ernie', 'cls'),
   ('deberta-v3', 'cls'),
+  ('deberta-v2', 'cls'),
   ('modernbert', 'cls'),
   ('modernbert', 'mean'),
 )
