@@ -192,31 +192,25 @@ class TrainBatches:
 def evaluation_batches(
   features: shards.Columns | unlabelled.Held,
   task_id: int | np.ndarray,
-  num_outputs: int,
   packing: config_lib.PackingConfig,
-  rows: int,
+  sizes: Sequence[int],
   only: np.ndarray | None = None,
-  last_sizes: Sequence[int] = (),
 ) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
-  """Packs each example once, longest first, and yields batches of equal shape.
-
-  With `last_sizes`, the last batch may have another shape.
+  """Packs each example once, longest first, and yields batches.
 
   Args:
     features: the features of a split, or of texts.
     task_id: index of the head for all rows, or an array [N] with one per row.
-    num_outputs: C.
     packing: how examples are put into rows.
-    rows: B; the last batch is padded to B rows.
+    sizes: possible values of B, ascending. All batches have the largest, except
+      the last, which has the smallest that is large enough.
     only: [n] int64, indices of the examples to read; None: all examples.
-    last_sizes: row counts, ascending. If given, the last batch is padded to the
-      smallest of these counts that is large enough, not to B.
 
   Yields:
     Pairs of an array and a batch. The array, [B, S] int64, holds the index of
     the example in each slot (with `only`, the position in `only`), or -1 for an
-    empty slot. The batch has the arrays of a training batch, but all targets
-    are 0, and the weight of each example is 1.
+    empty slot. The batch has the arrays that the model reads: those of a
+    training batch, without targets and weights.
   """
   values, offsets = features.ragged('input_ids')
   values, begins, lengths = np.asarray(values), offsets[:-1], np.diff(offsets)
@@ -228,14 +222,12 @@ def evaluation_batches(
   slots = packing.used_slots
   packed = packing_lib.pack(lengths, packing.row_length, slots)
   order = np.argsort(packed.row, kind='stable')
+  rows = sizes[-1]
   num_batches = -(-packed.num_rows // rows)
   bounds = np.searchsorted(packed.row[order], rows * np.arange(num_batches + 1))
   for number in range(num_batches):
-    if last_sizes and number == num_batches - 1:
-      left = packed.num_rows - number * rows
-      size = packing_lib.bucket(left, last_sizes, 1)
-    else:
-      size = rows
+    left = packed.num_rows - number * rows
+    size = packing_lib.bucket(min(left, rows), sizes, 1)
     example = order[bounds[number] : bounds[number + 1]]
     places = packing_lib.Packing(
       packed.row[example] - number * rows,
@@ -250,9 +242,6 @@ def evaluation_batches(
       lengths[example],
       lengths_a[example],
       task_id=task_ids[example],
-      gold=np.zeros((len(example), num_outputs), np.float32),
-      teacher=np.zeros((len(example), num_outputs), np.float32),
-      weight=np.ones(len(example), np.float32),
     )
     cell = places.row * slots + places.slot
     yield packing_lib.scatter(example + 1, cell, (size, slots)) - 1, batch

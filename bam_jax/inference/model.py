@@ -270,11 +270,6 @@ class Model:
       [B, S]; and the logits on the devices.
     """
     for numbers, batch in batches.evaluation_batches(
-      unlabelled.Held(rows),
-      heads,
-      self._programs.tasks.num_outputs,
-      self._config.packing,
-      sizes[-1],
-      last_sizes=sizes,
+      unlabelled.Held(rows), heads, self._config.packing, sizes
     ):
       yield numbers, batch['cls_index'], self._programs.predict(params, batch)

@@ -80,12 +80,7 @@ def predict(
   dispatched = (
     (rows, batch['cls_index'], forward(params, batch))
     for rows, batch in batches.evaluation_batches(
-      features,
-      task_id,
-      programs.tasks.num_outputs,
-      packing,
-      batch_rows(programs, packing),
-      only,
+      features, task_id, packing, (batch_rows(programs, packing),), only
     )
   )
   for rows, starts, logits in keep_in_flight(dispatched):

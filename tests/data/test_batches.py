@@ -321,16 +321,17 @@ def test_a_teacher_of_another_shape_is_an_error(shape):
 
 
 @pytest.mark.parametrize('packing', [PACKED, UNPACKED], ids=['packed', 'plain'])
-@pytest.mark.parametrize('rows', [1, 4, 7, 64])
-def test_evaluation_covers_every_row_exactly_once(rows, packing):
+@pytest.mark.parametrize('sizes', [(1,), (4,), (2, 3, 7), (64,)])
+def test_evaluation_covers_every_row_exactly_once(sizes, packing):
   """The released code drops the last partial batch."""
   columns = FEATURES[1]
-  covered = []
-  for where, batch in batches.evaluation_batches(columns, 0, 3, packing, rows):
+  covered, shapes = [], []
+  for where, batch in batches.evaluation_batches(columns, 0, packing, sizes):
     slots = packing.slots if packing.enabled else 1
+    rows = len(where)
+    shapes.append(rows)
     assert where.shape == (rows, slots) and where.dtype == np.int64
     occupied = where >= 0
-    np.testing.assert_array_equal(batch['weight'], occupied)
     assert where[~occupied].tolist() == [-1] * np.sum(~occupied)
     covered += where[occupied].tolist()
     placed = [
@@ -338,9 +339,14 @@ def test_evaluation_covers_every_row_exactly_once(rows, packing):
     ]
     examples = [(columns, row, 0, None, 1) for row in where[occupied]]
     want = plain_batch(examples, rows, packing, placed)
-    want['gold'][:] = want['teacher'][:] = 0
+    del want['gold'], want['teacher'], want['weight']
     assert_equal(batch, want)
   assert sorted(covered) == list(range(50))
+  # Only the last batch may be smaller, and then no smaller size would do.
+  *others, last = shapes
+  assert set(others) <= {sizes[-1]} and last in sizes
+  used = np.sum(occupied.any(axis=1))
+  assert last == min(size for size in sizes if size >= used)
 
 
 @pytest.mark.parametrize('packing', [PACKED, UNPACKED], ids=['packed', 'plain'])
@@ -348,7 +354,7 @@ def test_evaluation_of_some_rows_is_of_those_alone(packing):
   only = np.array([3, 0, 17, 44, 49, 18])
   covered = []
   for where, batch in batches.evaluation_batches(
-    FEATURES[1], 0, 3, packing, 4, only
+    FEATURES[1], 0, packing, (4,), only
   ):
     for row, slot in np.argwhere(where >= 0):
       mine = batch['segment_ids'][row] == slot + 1
@@ -360,10 +366,11 @@ def test_evaluation_of_some_rows_is_of_those_alone(packing):
 
 def test_evaluation_and_training_share_one_shape():
   train = make_batches()(0)
-  rows = len(train['weight'])
-  _, batch = next(batches.evaluation_batches(FEATURES[2], 2, 3, PACKED, rows))
+  sizes = (len(train['weight']),)
+  _, batch = next(batches.evaluation_batches(FEATURES[2], 2, PACKED, sizes))
+  assert train.keys() - batch.keys() == {'gold', 'teacher', 'weight'}
   assert {k: (v.shape, v.dtype) for k, v in batch.items()} == {
-    k: (v.shape, v.dtype) for k, v in train.items()
+    k: (train[k].shape, train[k].dtype) for k in batch
   }
 
 
@@ -372,7 +379,7 @@ def test_evaluation_starts_with_the_longest(packing):
   lengths = np.diff(FEATURES[1].ragged('input_ids')[1])
   firsts = [
     lengths[where[where[:, 0] >= 0, 0]]
-    for where, _ in batches.evaluation_batches(FEATURES[1], 0, 3, packing, 4)
+    for where, _ in batches.evaluation_batches(FEATURES[1], 0, packing, (4,))
   ]
   firsts = np.concatenate(firsts)
   assert firsts[0] == 32 and np.all(np.diff(firsts) <= 0)
@@ -401,8 +408,8 @@ def test_batches_read_real_shards(tmp_path):
   for step in range(3):
     assert_equal(make(step), make_batches()(step))
   for got, want in zip(
-    batches.evaluation_batches(columns[0], 3, 3, PACKED, 5),
-    batches.evaluation_batches(FEATURES[0], 3, 3, PACKED, 5),
+    batches.evaluation_batches(columns[0], 3, PACKED, (5,)),
+    batches.evaluation_batches(FEATURES[0], 3, PACKED, (5,)),
   ):
     np.testing.assert_array_equal(got[0], want[0])
     assert_equal(got[1], want[1])
