@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 import functools
-import re
 
 import chex
 import flax.linen as nn
@@ -351,27 +350,14 @@ BERT = family.Family(
   ),
   layer_name='encoder.layer.{i}',
   tensor_prefix='bert.',
-  # `position_ids` is a buffer that holds 0, 1, 2, ...; the other tensors are
-  # heads of pretraining and fine-tuning.
-  dropped=re.compile(
-    r'embeddings\.position_ids$|(cls|classifier|qa_outputs|heads)\.'
-  ),
+  dropped=('cls',),
   sizes=family.SIZES | {'type_vocab_size': 'type_vocab_size'},
   required={
     'model_type': 'bert',
     'position_embedding_type': 'absolute',
     'is_decoder': False,
   },
-  # transformers writes all of these, and some programs have no defaults for
-  # missing entries.
-  written={
-    'initializer_range': family.INITIALIZER_RANGE,
-    'bos_token_id': None,
-    'eos_token_id': None,
-    'add_cross_attention': False,
-    'tie_word_embeddings': True,
-    'use_cache': True,
-  },
+  written={'add_cross_attention': False, 'use_cache': True},
   presets={
     'bert-base': family.preset(768, 12, 12, 3072),
     'bert-large': family.preset(1024, 24, 16, 4096),

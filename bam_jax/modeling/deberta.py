@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping
 import dataclasses
 import functools
 import operator
-import re
 
 import flax.linen as nn
 import jax
@@ -290,10 +289,7 @@ DEBERTA_V2 = dataclasses.replace(
   encoder=DebertaEncoder,
   modules=_names(),
   tensor_prefix='deberta.',
-  dropped=re.compile(
-    r'embeddings\.position_ids$'
-    r'|(cls|lm_predictions|mask_predictions|classifier|qa_outputs|heads)\.'
-  ),
+  dropped=('cls', 'lm_predictions', 'mask_predictions'),
   sizes=family.SIZES,
   required={'model_type': 'deberta-v2'},
   settings={
@@ -301,13 +297,7 @@ DEBERTA_V2 = dataclasses.replace(
     for ours, theirs in bert.BERT.settings.items()
     if ours != 'dropout_head'
   },
-  written={
-    'initializer_range': family.INITIALIZER_RANGE,
-    'bos_token_id': None,
-    'eos_token_id': None,
-    'tie_word_embeddings': True,
-    'legacy': True,
-  },
+  written={'legacy': True},
   read=_read,
   write=_write,
   # A random encoder of these sizes uses BERT's vocabulary.

@@ -5,7 +5,6 @@ applied to the attention output before the residual connection.
 """
 
 import functools
-import re
 
 from bam_jax.modeling import bert
 from bam_jax.modeling import family
@@ -35,10 +34,7 @@ DISTILBERT = family.Family(
   ),
   layer_name='transformer.layer.{i}',
   tensor_prefix='distilbert.',
-  dropped=re.compile(
-    r'embeddings\.position_ids$'
-    r'|(vocab_(transform|layer_norm|projector)|classifier|qa_outputs|heads)\.'
-  ),
+  dropped=('vocab_transform', 'vocab_layer_norm', 'vocab_projector'),
   sizes={
     'vocab_size': 'vocab_size',
     'hidden_size': 'dim',
@@ -57,13 +53,7 @@ DISTILBERT = family.Family(
   # `sinusoidal_pos_embds` is not read, because the files of weights contain
   # sinusoidal position embeddings too.
   read=lambda values: _FIXED,
-  written={
-    'initializer_range': family.INITIALIZER_RANGE,
-    'sinusoidal_pos_embds': False,
-    'bos_token_id': None,
-    'eos_token_id': None,
-    'tie_word_embeddings': True,
-  },
+  written={'sinusoidal_pos_embds': False},
   write=lambda config: {'qa_dropout': config.dropout_head},
   presets={
     'distilbert-base': bert.BERT.presets['bert-base']

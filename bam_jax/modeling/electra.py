@@ -6,7 +6,6 @@ narrower than the hidden states.
 
 from collections.abc import Mapping
 import dataclasses
-import re
 
 from bam_jax.modeling import bert
 from bam_jax.modeling import family
@@ -62,10 +61,7 @@ ELECTRA = dataclasses.replace(
   ),
   tensor_prefix='electra.',
   # Heads of a generator are not among these, so that loading one fails.
-  dropped=re.compile(
-    r'embeddings\.position_ids$'
-    r'|(discriminator_predictions|classifier|qa_outputs|heads)\.'
-  ),
+  dropped=('discriminator_predictions',),
   sizes=bert.BERT.sizes | {'embedding_size': 'embedding_size'},
   required=bert.BERT.required | {'model_type': 'electra'},
   read=_read,

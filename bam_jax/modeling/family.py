@@ -8,7 +8,6 @@ from collections.abc import Callable, Hashable, Mapping, Sequence, Set
 import dataclasses
 import functools
 import operator
-import re
 
 import flax.linen as nn
 import jax
@@ -223,8 +222,8 @@ class Family:
       positions, Y token types, D hidden size, F intermediate size.
     layer_name: Hugging Face's name of layer `{i}`.
     tensor_prefix: prefix of the encoder's tensors in a model with a head.
-    dropped: pattern of the beginning of tensor names; matching tensors, such as
-      heads of pretraining, are not loaded.
+    dropped: names of the heads of pretraining: the first parts of the names of
+      tensors that are not loaded.
     sizes: size field of `EncoderConfig` -> key of config.json.
     settings: other field of `EncoderConfig` -> key of config.json. A field that
       is missing here has its default, unless `read` returns it. Fields
@@ -234,7 +233,7 @@ class Family:
     read: returns further arguments of `EncoderConfig` from the entries of
       config.json; raises ValueError if such an encoder cannot be loaded.
     written: further entries of an exported config.json, the same for all
-      encoders of the family.
+      encoders of the family. `huggingface.py` adds those of all families.
     write: returns further entries, which depend on the encoder.
     presets: name for `config.model.arch` -> arguments of an `EncoderConfig`.
     unused_positions: number of rows of Hugging Face's position table before the
@@ -274,7 +273,7 @@ class Family:
   modules: tuple[tuple[str, str, str, str], ...]
   layer_name: str
   tensor_prefix: str
-  dropped: re.Pattern[str]
+  dropped: tuple[str, ...]
   sizes: Mapping[str, str]
   required: Mapping[str, object]
   written: Mapping[str, object]

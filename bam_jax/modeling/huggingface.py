@@ -31,6 +31,20 @@ _PARAMETERS = {
   'kernel': (('kernel', 'weight'),),
 }
 
+# Tensors that no family loads: a buffer that holds 0, 1, 2, ..., and heads of
+# fine-tuning, by the first part of their names.
+_POSITION_IDS = 'embeddings.position_ids'
+_HEADS = 'classifier', 'qa_outputs', 'heads'
+
+# Entries of every exported config.json. transformers writes them, and some
+# programs have no defaults for missing entries.
+_WRITTEN = {
+  'initializer_range': family.INITIALIZER_RANGE,
+  'bos_token_id': None,
+  'eos_token_id': None,
+  'tie_word_embeddings': True,
+}
+
 _MOST_LAYERS = 1 << 10
 
 
@@ -115,6 +129,7 @@ def save_config(config: family.EncoderConfig, pad_id: int) -> dict[str, object]:
     **sizes,
     'architectures': [f'{of.class_prefix}Model'],
     **{theirs: getattr(config, ours) for ours, theirs in of.settings.items()},
+    **_WRITTEN,
     **of.written,
     **of.write(config),
     'dtype': 'float32',
@@ -307,7 +322,8 @@ def _stored_tensors(
       if module in poolers:
         heads_pooler[f'{poolers[module]}.{leaf}'] = (file, key)
         continue
-      if of.dropped.match(name):
+      first = name.partition('.')[0]
+      if name == _POSITION_IDS or first in (*_HEADS, *of.dropped):
         continue
       if name in result:
         raise errors.UserError(

@@ -9,7 +9,6 @@ each attention except the first. No layer has a bias.
 from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 import functools
-import re
 
 import flax.linen as nn
 import jax
@@ -350,7 +349,7 @@ MODERNBERT = family.Family(
   ),
   layer_name='layers.{i}',
   tensor_prefix='model.',
-  dropped=re.compile(r'(decoder|classifier|heads)\.'),
+  dropped=('decoder',),
   sizes=family.SIZES,
   settings={
     'layer_norm_eps': 'norm_eps',
@@ -369,16 +368,13 @@ MODERNBERT = family.Family(
     'classifier_activation': 'gelu',
   },
   written={
-    'initializer_range': family.INITIALIZER_RANGE,
     'initializer_cutoff_factor': 2.0,
     'decoder_bias': True,
     'sparse_prediction': False,
     'sparse_pred_ignore_index': -100,
     'deterministic_flash_attn': False,
-    'tie_word_embeddings': True,
-    **dict.fromkeys(
-      ('bos_token_id', 'eos_token_id', 'cls_token_id', 'sep_token_id')
-    ),
+    'cls_token_id': None,
+    'sep_token_id': None,
   },
   presets={
     'modernbert-base': _preset(768, 22, 12, 1152),

@@ -7,7 +7,6 @@ the head, and dropout is applied before and after the pooler.
 
 import dataclasses
 import functools
-import re
 
 from bam_jax.modeling import bert
 from bam_jax.modeling import family
@@ -22,9 +21,7 @@ def _family(name: str, class_prefix: str) -> family.Family:
     class_prefix=class_prefix,
     encoder=functools.partial(bert.BertEncoder, has_token_types=False),
     tensor_prefix='roberta.',
-    dropped=re.compile(
-      r'embeddings\.position_ids$|(lm_head|classifier|qa_outputs|heads)\.'
-    ),
+    dropped=('lm_head',),
     required=bert.BERT.required | {'model_type': name, 'pad_token_id': _PAD_ID},
     presets={},  # Random encoders have BERT's vocabulary, so no presets.
     unused_positions=_PAD_ID + 1,

@@ -1,7 +1,5 @@
 """An encoder family in one file: averages of embeddings within a segment."""
 
-import re
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -65,7 +63,7 @@ BAG = family.Family(
   ),
   layer_name='layers.{i}',
   tensor_prefix='bag.',
-  dropped=re.compile(r'classifier\.'),
+  dropped=(),
   sizes={
     'vocab_size': 'vocab_size',
     'hidden_size': 'hidden_size',
