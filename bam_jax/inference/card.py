@@ -17,6 +17,7 @@ import jinja2
 from bam_jax import escape
 from bam_jax.modeling import families
 from bam_jax.modeling import family
+from bam_jax.tasks import metrics
 from bam_jax.tasks import task as task_lib
 
 _MOST_TEACHERS = 12  # number of teachers named in a card
@@ -121,15 +122,14 @@ def _scores(
     known = facts.baselines.get(task.name, {})
     for split, values in facts.record['scores'].get(task.name, {}).items():
       for metric, value in values.items():
-        score = f'{value:.1f}'
-        if math.isnan(value):
-          why = reasons.get(split, {}).get(metric)
-          score = f'undefined: {why}' if why else 'undefined'
+        score = metrics.describe(value)
+        why = reasons.get(split, {}).get(metric)
+        if why and math.isnan(value):
+          score += f': {why}'
         others = []
         for name in baselines:
           other = known.get(name, {}).get(split, {}).get(metric)
-          others.append('' if other is None else f'{other:.1f}')
-        others = ['undefined' if text == 'nan' else text for text in others]
+          others.append('' if other is None else metrics.describe(other))
         yield task.name, split, metric, score, *others
 
 
@@ -145,9 +145,7 @@ def _decisions(tasks: Sequence[task_lib.Task], facts: Facts) -> Iterator[str]:
       )
     if task.threshold is not None:
       before, after = (
-        'undefined'
-        if found[key] is None or math.isnan(found[key])
-        else f'{found[key]:.1f}'
+        metrics.describe(found[key])
         for key in ('default_score', 'threshold_score')
       )
       yield (

@@ -188,9 +188,14 @@ def is_above(score: float, constant: float) -> bool:
   return score > (0.0 if math.isnan(constant) else constant)
 
 
-def describe(score: float) -> str:
-  """Returns a score, times 100, as text: one decimal, or `undefined`."""
-  return 'undefined' if math.isnan(score) else f'{score:.1f}'
+def describe(score: float | None) -> str:
+  """Returns a score, times 100, as text: one decimal, or `undefined`.
+
+  A score that is undefined is nan, or None where it was read from a file.
+  """
+  if score is None or math.isnan(score):
+    return 'undefined'
+  return f'{score:.1f}'
 
 
 def averages(
