@@ -1,4 +1,4 @@
-"""Helpers for Pallas kernels: platform, devices and tile sizes.
+"""Helpers for Pallas kernels: platform and devices.
 
 Pallas's Triton backend is deprecated as of jax 0.11. Without it, the code for
 XLA is used.
@@ -53,8 +53,3 @@ def find_platform(device: jax.Device) -> str:
   if device.platform == 'gpu' and 'cuda' in device.client.platform_version:
     return 'cuda'
   return device.platform if device.platform in ('cpu', 'tpu') else ''
-
-
-def divisor(number: int, limit: int) -> int:
-  """Returns the largest power of two, up to `limit`, that divides a number."""
-  return min(number & -number, limit)

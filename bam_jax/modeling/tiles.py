@@ -8,6 +8,7 @@ of biases and scales, whereas XLA needs a separate kernel for each sum.
 
 from collections.abc import Callable, Sequence
 import functools
+import math
 from typing import NamedTuple
 
 import jax
@@ -62,9 +63,9 @@ class TokenFunction(NamedTuple):
       parameter: the parameter's gradient before it is summed over the tokens,
       [n, W] float32.
     width: W in a kernel, a power of two.
-    height: maximum number of tokens in a kernel's tile.
+    height: maximum number of tokens in a kernel's tile, a power of two.
     block: maximum number of tokens that a block of a backward kernel computes,
-      tile after tile.
+      tile after tile; a power of two.
   """
 
   name: str
@@ -183,10 +184,10 @@ def run_triton(
     *(first, arrays, parameters, dropout_bits),
   )
   num_sums = len(parameters) if sums_shape else 0
-  height = kernels.divisor(count, function.height)
+  height = math.gcd(count, function.height)
   block = height
   if num_sums:
-    block = max(kernels.divisor(count, function.block), height)
+    block = max(math.gcd(count, function.block), height)
   scalars = () if dropout_bits is None else (first, dropout_bits)
   blocks = count // block
 
