@@ -197,9 +197,8 @@ def _packed_targets(
   scored = share > 0
   row = np.repeat(np.arange(len(chosen)), lengths)[scored]
   counts = np.bincount(row, minlength=len(chosen))
-  place = np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts)
-  vector = np.zeros((len(chosen), counts.max()), np.int64)
-  vector[row, place] = np.arange(len(row))
   inside = np.arange(counts.max()) < counts[:, None]
+  vector = np.zeros(inside.shape, np.int64)
+  vector[inside] = np.arange(len(row))
   target, share = target[scored][vector], share[scored][vector] * inside
   return _Targets(vector, (target, share, inside[:, None], mask))
