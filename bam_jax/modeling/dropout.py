@@ -9,7 +9,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-_GOLDEN = 0x9E3779B1
+# An odd number by which flat indices are multiplied before they are hashed.
+GOLDEN = 0x9E3779B1
 
 
 def draw_bits(module: nn.Module, sites: int, deterministic: bool) -> jax.Array:
@@ -38,15 +39,25 @@ def flat_index(shape: tuple[int, ...]) -> jax.Array:
   return index
 
 
+def hash_bits(x: jax.Array) -> jax.Array:
+  """Hashes each uint32 with the finaliser of MurmurHash3, a bijection.
+
+  MurmurHash3 is by Appleby, in the public domain.
+  """
+  x = (x ^ (x >> 16)) * jnp.uint32(0x85EBCA6B)
+  x = (x ^ (x >> 13)) * jnp.uint32(0xC2B2AE35)
+  return x ^ (x >> 16)
+
+
 def keep(
   dropout_bits: tuple[jax.Array, jax.Array], rate: float, *index: jax.Array
 ) -> jax.Array:
   """Returns a dropout mask: each element is True with probability 1 - rate.
 
   The flat index is multiplied by a constant, and the first uint32 of
-  `dropout_bits` is added. The finaliser of MurmurHash3 (Appleby, public domain)
-  hashes the sum. The hash is then multiplied by the second uint32, made odd, so
-  that sites that share the first uint32 have different masks.
+  `dropout_bits` is added. `hash_bits` hashes the sum. The hash is then
+  multiplied by the second uint32, made odd, so that sites that share the first
+  uint32 have different masks.
 
   Args:
     dropout_bits: two random uint32; each dropout site has its own pair.
@@ -55,11 +66,9 @@ def keep(
       each element, which may wrap around. Two arrays [n, 1] and [1, m] are
       cheaper than one array [n, m].
   """
-  first, *others = (part * jnp.uint32(_GOLDEN) for part in index)
-  x = sum(others, first + dropout_bits[0])
-  x = (x ^ (x >> 16)) * jnp.uint32(0x85EBCA6B)
-  x = (x ^ (x >> 13)) * jnp.uint32(0xC2B2AE35)
-  x = (x ^ (x >> 16)) * (dropout_bits[1] | jnp.uint32(1))
+  first, *others = (part * jnp.uint32(GOLDEN) for part in index)
+  x = hash_bits(sum(others, first + dropout_bits[0]))
+  x *= dropout_bits[1] | jnp.uint32(1)
   return x >= jnp.uint32(round(rate * 2**32))
 
 

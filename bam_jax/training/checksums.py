@@ -17,12 +17,11 @@ def checksums(tree: Any) -> dict[str, int]:
   """Computes a checksum, 0 to 2^32 - 1, of each leaf of a tree.
 
   The index of each element, times an odd number, is added to the bits of the
-  element. The result is hashed with the finaliser of MurmurHash3 (Appleby,
-  public domain). The checksum is the sum of the hashes modulo 2^32. A sum does
-  not depend on the order of its terms, so the checksum does not depend on the
-  mesh. Because the finaliser is a bijection, a change of one element always
-  changes the checksum. If several elements change, the checksum stays the same
-  with probability 2^-32.
+  element. `dropout.hash_bits` hashes the result. The checksum is the sum of the
+  hashes modulo 2^32. A sum does not depend on the order of its terms, so the
+  checksum does not depend on the mesh. Because `hash_bits` is a bijection, a
+  change of one element always changes the checksum. If several elements change,
+  the checksum stays the same with probability 2^-32.
 
   Args:
     tree: arrays on devices, with 1, 2 or 4 bytes per element.
@@ -43,10 +42,8 @@ def named_leaves(tree: Any) -> list[tuple[str, Any]]:
 def _sum(leaf: jax.Array) -> jax.Array:
   unsigned = jnp.dtype(f'uint{8 * leaf.dtype.itemsize}')
   bits = jax.lax.bitcast_convert_type(leaf, unsigned).astype(jnp.uint32)
-  x = bits + dropout.flat_index(leaf.shape) * jnp.uint32(0x9E3779B1)
-  x = (x ^ (x >> 16)) * jnp.uint32(0x85EBCA6B)
-  x = (x ^ (x >> 13)) * jnp.uint32(0xC2B2AE35)
-  return (x ^ (x >> 16)).sum(dtype=jnp.uint32)
+  x = bits + dropout.flat_index(leaf.shape) * jnp.uint32(dropout.GOLDEN)
+  return dropout.hash_bits(x).sum(dtype=jnp.uint32)
 
 
 _sums = compilation.synchronized(
