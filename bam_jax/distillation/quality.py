@@ -10,7 +10,6 @@ Sizes: N rows, c outputs.
 import logging
 
 import numpy as np
-import scipy.optimize
 import scipy.special
 
 from bam_jax.tasks import task as task_lib
@@ -119,6 +118,9 @@ def log_agreement(
   logging.info(
     '%s: the logits agree with %.1f%% of the labels', name, 100 * agreement
   )
+  # Imported here, because importing scipy.optimize is slow.
+  import scipy.optimize
+
   outputs, classes = scipy.optimize.linear_sum_assignment(counts, maximize=True)
   best = counts[outputs, classes].sum()
   if best > agreement + _SUSPECT:
