@@ -28,9 +28,9 @@ from bam_jax import config as config_lib
 from bam_jax import errors
 from bam_jax.core import packing as packing_lib
 from bam_jax.core import sampling
+from bam_jax.data import columns as columns_lib
 from bam_jax.data import shards
 from bam_jax.data import targets
-from bam_jax.data import unlabelled
 from bam_jax.tasks import task as task_lib
 from bam_jax.tasks import windows
 
@@ -190,7 +190,7 @@ class TrainBatches:
 
 
 def evaluation_batches(
-  features: shards.Columns | unlabelled.Held,
+  features: shards.Columns | columns_lib.InMemory,
   task_id: int | np.ndarray,
   packing: config_lib.PackingConfig,
   sizes: Sequence[int],

@@ -23,6 +23,7 @@ from bam_jax import errors
 from bam_jax import files as files_lib
 from bam_jax.data import manifest as manifest_lib
 from bam_jax.data import tfrecord
+from bam_jax.tasks import kind as kind_lib
 from bam_jax.tasks import ragged
 
 _FOLDER = 'columns'
@@ -143,6 +144,26 @@ class _Uids(Sequence[str]):
 def _text(data: bytes) -> str:
   """Decodes a uid from UTF-8; invalid bytes become U+FFFD."""
   return data.decode(errors='replace')
+
+
+class InMemory:
+  """Features of texts in memory, with the interface of `Columns`."""
+
+  def __init__(self, rows: Sequence[kind_lib.Features]):
+    self.uids = [row.uid for row in rows]
+    self._rows = rows
+
+  def __len__(self) -> int:
+    return len(self.uids)
+
+  def fixed(self, name: str) -> np.ndarray:
+    return np.array([getattr(row, name) for row in self._rows])
+
+  def ragged(self, name: str) -> tuple[np.ndarray, np.ndarray]:
+    values = [getattr(row, name) for row in self._rows]
+    if isinstance(values[0], str):
+      values = [np.frombuffer(value.encode(), np.uint8) for value in values]
+    return np.concatenate(values), np.cumsum([0, *map(len, values)])
 
 
 def measure(path: Path) -> tuple[int, str]:

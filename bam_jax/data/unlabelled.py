@@ -16,8 +16,6 @@ import sys
 import tempfile
 from typing import Literal, NamedTuple
 
-import numpy as np
-
 from bam_jax import config as config_lib
 from bam_jax import errors
 from bam_jax import plain_text
@@ -27,7 +25,6 @@ from bam_jax.data import formats
 from bam_jax.data import lines as lines_lib
 from bam_jax.data import records
 from bam_jax.data import sources
-from bam_jax.tasks import kind as kind_lib
 from bam_jax.tasks import raw_values
 from bam_jax.tasks import task as task_lib
 
@@ -257,23 +254,3 @@ def _table(task: task_lib.Task, format: str) -> task_lib.Table:
   return dataclasses.replace(
     named, text=own.text, other_texts=others, header=own.header
   )
-
-
-class Held:
-  """An in-memory dataset of features with the interface of `shards.Columns`."""
-
-  def __init__(self, rows: Sequence[kind_lib.Features]):
-    self.uids = [row.uid for row in rows]
-    self._rows = rows
-
-  def __len__(self) -> int:
-    return len(self.uids)
-
-  def fixed(self, name: str) -> np.ndarray:
-    return np.array([getattr(row, name) for row in self._rows])
-
-  def ragged(self, name: str) -> tuple[np.ndarray, np.ndarray]:
-    values = [getattr(row, name) for row in self._rows]
-    if isinstance(values[0], str):
-      values = [np.frombuffer(value.encode(), np.uint8) for value in values]
-    return np.concatenate(values), np.cumsum([0, *map(len, values)])

@@ -52,7 +52,7 @@ def export(
       plan.encoder.config,
       plan.encoder.tokenizer,
       mesh_lib.fetch(layers.unstack(params)),
-      {task: plan.tasks.index[task] for task in run.tasks},
+      run.tasks,
       task_lib.TaskTable(
         tuple(decided.get(task.name, task) for task in plan.tasks.tasks)
       ),

@@ -10,8 +10,8 @@ import typing
 
 import numpy as np
 
+from bam_jax.data import columns as columns_lib
 from bam_jax.data import shards
-from bam_jax.data import unlabelled
 from bam_jax.experiments import plan as plan_lib
 from bam_jax.experiments import run_data
 from bam_jax.experiments import runs as runs_lib
@@ -123,7 +123,7 @@ def _texts(
   rows: shards.Columns,
   chosen: np.ndarray,
   num_separators: int,
-) -> unlabelled.Held:
+) -> columns_lib.InMemory:
   """Returns all first texts of the chosen pairs, then all second texts.
 
   Each text ends with one [SEP], even if the tokenizer puts several [SEP]
@@ -142,7 +142,7 @@ def _texts(
     cls = ids[: 0 if task.is_bi_encoder else 1]
     ids = np.concatenate([cls, ids[length:]])
     second.append(kind_lib.Features(uid, ids, len(ids), 0.0))
-  return unlabelled.Held(first + second)
+  return columns_lib.InMemory(first + second)
 
 
 class ProbedHeads:

@@ -42,7 +42,7 @@ def export(
   config: family.EncoderConfig,
   tokenizer: features.Tokenizer,
   params: Mapping[str, object],
-  heads: Mapping[str, int],
+  names: Sequence[str],
   tasks: task_lib.TaskTable,
   facts: card.Facts,
 ) -> None:
@@ -58,7 +58,7 @@ def export(
     params: {'encoder', 'pooler', 'heads'}, arrays on the host. The arrays of
       different layers are not stacked. `pooler` is missing if mean pooling
       needs none.
-    heads: name of each task to export -> index of the task's head.
+    names: names of the tasks to export.
     tasks: all tasks of the plan.
     facts: facts for the model cards.
 
@@ -71,7 +71,7 @@ def export(
   )
   settings = huggingface.save_config(config, tokenizer.pad_id)
   models, all_heads = {}, {}
-  for name in heads:
+  for name in names:
     table = head_params(params['heads'], name, tasks)
     head = {
       'weight': np.ascontiguousarray(table['kernel'].T),
@@ -79,10 +79,10 @@ def export(
     }
     all_heads |= {f'heads.{name}.{leaf}': x for leaf, x in head.items()}
     models[name] = _add_head(config, tensors, tasks[name], head)
-  if len(heads) > 1:
+  if len(names) > 1:
     models[ALL] = {_WEIGHTS: tensors | all_heads}, {}
   for name, (weights, more) in models.items():
-    chosen = [tasks[each] for each in (heads if name == ALL else [name])]
+    chosen = [tasks[each] for each in (names if name == ALL else [name])]
     values = {'config.json': settings | more}
     if name == ALL:
       values['tasks.json'] = define_outputs(chosen)

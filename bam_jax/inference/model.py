@@ -15,6 +15,7 @@ from bam_jax import config as config_lib
 from bam_jax import errors
 from bam_jax.core import packing as packing_lib
 from bam_jax.data import batches
+from bam_jax.data import columns as columns_lib
 from bam_jax.data import features as features_lib
 from bam_jax.data import unlabelled
 from bam_jax.modeling import heads as heads_lib
@@ -204,7 +205,7 @@ class Model:
         for prediction in task.kind.predict(
           task,
           of_task[:, : task.num_outputs],
-          unlabelled.Held([rows[row] for row in own]),
+          columns_lib.InMemory([rows[row] for row in own]),
         ):
           number = int(prediction.uid)
           results[number] = Result(prediction, inputs[number].truncated)
@@ -270,6 +271,6 @@ class Model:
       [B, S]; and the logits on the devices.
     """
     for numbers, batch in batches.evaluation_batches(
-      unlabelled.Held(rows), heads, self._config.packing, sizes
+      columns_lib.InMemory(rows), heads, self._config.packing, sizes
     ):
       yield numbers, batch['cls_index'], self._programs.predict(params, batch)

@@ -13,7 +13,7 @@ length are symbolic, so JAX compiles the program again for each new combination
 of batch size and length.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import flax.traverse_util
@@ -39,7 +39,7 @@ def export(
   config: family.EncoderConfig,
   tokenizer: features.Tokenizer,
   params: Mapping[str, object],
-  heads: Mapping[str, int],
+  names: Sequence[str],
   tasks: task_lib.TaskTable,
   facts: card.Facts,
 ) -> None:
@@ -48,7 +48,7 @@ def export(
   Raises:
     errors.UserError: a file can't be written, or a task uses a bi-encoder.
   """
-  chosen = [tasks[name] for name in heads]
+  chosen = [tasks[name] for name in names]
   for task in chosen:
     if task.is_bi_encoder:
       raise errors.UserError(
@@ -61,7 +61,7 @@ def export(
       **params,
       'heads': {
         name: export_lib.head_params(params['heads'], name, tasks)
-        for name in heads
+        for name in names
       },
     },
     sep='/',

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from bam_jax import errors
+from bam_jax.data import columns as columns_lib
 from bam_jax.data import features
-from bam_jax.data import unlabelled
 from bam_jax.tasks import kind as kind_lib
 from bam_jax.tasks import kinds
 from bam_jax.tasks import task as task_lib
@@ -133,8 +133,8 @@ def test_scores_are_of_examples(kind, how):
       own = np.array([_log_softmax(each) for each in own])
     expected.append(sum(own) / count if how == 'mean' else np.max(own, 0))
     begin += count
-  rows, expected = unlabelled.Held(rows), np.array(expected)
-  examples = unlabelled.Held(
+  rows, expected = columns_lib.InMemory(rows), np.array(expected)
+  examples = columns_lib.InMemory(
     [
       kind_lib.Features(f'own/dev/{i}', np.zeros(2, int), 2, label)
       for i, label in enumerate(labels)
