@@ -120,11 +120,12 @@ def _write_by_id(
 def load_model(plan: plan_lib.Plan, group: str | None) -> model_lib.Model:
   """Loads the best checkpoints of a group as one model, to predict on texts."""
   _, runs = plan.find_group(group)
-  decided = [plan.decided_tasks(run) for run in runs]
   return model_lib.Model(
     plan.setup.programs,
-    [(run.tasks, plan.restore_params(run.name, best=True)) for run in runs],
+    [
+      (plan.decided_tasks(run), plan.restore_params(run.name, best=True))
+      for run in runs
+    ],
     plan.encoder.tokenizer,
     plan.config,
-    {name: task for tasks in decided for name, task in tasks.items()},
   )

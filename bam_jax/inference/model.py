@@ -5,7 +5,6 @@ A batch may hold texts of several tasks.
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 import itertools
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -82,24 +81,22 @@ class Model:
   def __init__(
     self,
     programs: programs_lib.Programs,
-    trained: Sequence[tuple[Sequence[str], Any]],
+    trained: Sequence[tuple[Mapping[str, task_lib.Task], Any]],
     tokenizer: features_lib.Tokenizer,
     config: config_lib.Config,
-    decided: Mapping[str, task_lib.Task] = MappingProxyType({}),
   ):
     """Initializes the model, without compiling a program.
 
     Args:
       programs: the programs of the plan.
-      trained: one pair for each trained model: the names of its tasks, and its
-        parameters on the devices.
+      trained: one pair for each trained model: name -> task, with the fitted
+        temperatures and thresholds, and its parameters on the devices.
       tokenizer: the tokenizer that the models were trained with.
       config: the configuration of the plan.
-      decided: name -> task, for tasks with a fitted temperature or threshold.
     """
-    self.tasks: Mapping[str, task_lib.Task] = {
-      name: programs.tasks[name] for names, _ in trained for name in names
-    } | dict(decided)
+    self.tasks = {
+      name: task for tasks, _ in trained for name, task in tasks.items()
+    }
     largest = evaluate.batch_rows(programs, config.packing)
     powers = [2**i for i in range(largest.bit_length())]
     sizes = (
@@ -110,7 +107,7 @@ class Model:
     self.most_tokens = self.sizes[-1] * config.packing.row_length
     self._programs = programs
     self._trained = [
-      (names, programs.split_layers(params)) for names, params in trained
+      (tuple(tasks), programs.split_layers(params)) for tasks, params in trained
     ]
     self._tokenizer = tokenizer
     self._config = config

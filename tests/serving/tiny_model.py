@@ -82,7 +82,10 @@ def make(
   )
   return Tiny(
     model_lib.Model(
-      setup.programs, [(tasks.names, on_devices)], encoder.tokenizer, config
+      setup.programs,
+      [({task.name: task for task in tasks.tasks}, on_devices)],
+      encoder.tokenizer,
+      config,
     ),
     setup,
     encoder,
