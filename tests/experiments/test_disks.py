@@ -70,5 +70,6 @@ def test_a_disk_that_cannot_be_written_is_told(undisturbed, disk):
   shutil.copytree(undisturbed, workdir)
   _mount('-o', 'remount,ro', disk)
   stderr = commands.ends_with(commands.start(workdir, disk.parent), 2)
-  (line,) = stderr.splitlines()
+  devices, line = stderr.splitlines()
+  assert devices.startswith('devices: ')
   assert 'Read-only file system; choose a --workdir that can be' in line
