@@ -264,7 +264,10 @@ def _find_mistakes(config: Config) -> Iterator[str]:
   yield from variants.find_mistakes(config)
   for key in ('tasks', 'variants', 'seeds'):
     if not getattr(config, key):
-      yield f'config.{key} is empty; give at least one value'
+      what = 'at least one value'
+      if key == 'tasks' and config.custom_tasks:
+        what = f'those of config.custom_tasks, {tuple(config.custom_tasks)}'
+      yield f'config.{key} is empty; give {what}'
   search, profile = config.search, config.train.profile
   for key, values in {
     'tasks': config.tasks,

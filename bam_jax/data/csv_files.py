@@ -33,7 +33,10 @@ def read(
     cells = _cells(content, mark, path)
     if said:
       next(cells)
-    yield from tsv.parse(cells, table, str(path), fault)
+    is_input = table.input_kind is not None
+    filled = lines.filled(cells, path, keeps_gaps=is_input)
+    rows = ((number, row or ['']) for number, row in filled)
+    yield from tsv.parse(rows, table, str(path), fault)
 
 
 def _separator(path: Path, head: str, table: task_lib.Table) -> str:
@@ -57,15 +60,17 @@ def _separator(path: Path, head: str, table: task_lib.Table) -> str:
 def _cells(
   content: Iterator[str], mark: str, path: Path
 ) -> Iterator[tuple[int, list[str]]]:
-  """Yields, for each row, the number of its first line and its cells."""
+  """Yields, for each row, the number of its first line and its cells.
+
+  An empty line has no cells.
+  """
   # Without `strict`, a quotation mark that is never closed would make the rest
   # of the file one cell.
   reader = csv.reader(content, delimiter=mark, strict=True)
   number = 1
   try:
     for cells in reader:
-      if cells:
-        yield number, cells
+      yield number, cells
       number = reader.line_num + 1
   except csv.Error as error:
     raise errors.UserError(

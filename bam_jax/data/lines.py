@@ -19,6 +19,7 @@ _LONGEST = 1 << 20
 _BROKEN = re.compile('[\udc80-\udcff]')
 
 _Unit = TypeVar('_Unit')
+_Line = TypeVar('_Line', str, list[str])
 
 # Callback that gets the error of each unusable row; the reader skips the row.
 # Without a callback, the reader raises the error, and also the error for bytes
@@ -152,11 +153,11 @@ def with_ends(file: TextIO, name: str) -> Iterator[str]:
 
 
 def filled(
-  numbered_lines: Iterable[tuple[int, str]],
+  numbered_lines: Iterable[tuple[int, _Line]],
   path: Path,
   keeps_gaps: bool = False,
-) -> Iterator[tuple[int, str]]:
-  """Yields line numbers and lines, without empty lines.
+) -> Iterator[tuple[int, _Line]]:
+  """Yields line numbers and lines, or their cells, without empty lines.
 
   With `keeps_gaps`, empty lines between other lines are kept, so that output
   line n belongs to input line n. Empty lines at the end are still dropped.
@@ -164,7 +165,7 @@ def filled(
   Raises:
     errors.UserError: with `keeps_gaps`, if the file begins with an empty line.
   """
-  gap: list[tuple[int, str]] = []
+  gap: list[tuple[int, _Line]] = []
   for number, line in numbered_lines:
     if line:
       if len(gap) == number - 1 > 0:

@@ -191,12 +191,14 @@ def find(record: Record, name: int | str, where: str) -> object:
       value = value[int(part)]
     else:
       has_what = f'is a {type(value).__name__}'
-      if isinstance(value, Mapping):
+      if isinstance(value, Mapping) and not value:
+        has_what = 'is empty'
+      elif isinstance(value, Mapping):
         has_what = f'has {errors.some(value)}'
         if near := difflib.get_close_matches(part, map(str, value), 1):
           has_what += f'; the nearest is {near[0]!r}'
       elif isinstance(value, list):
-        has_what = f'has {len(value)} items'
+        has_what = f'is a list of length {len(value)}'
       subject = repr(above[1:]) if above else 'the object'
       raise errors.UserError(
         f'{where}: no field {name!r}; {subject} {has_what}'

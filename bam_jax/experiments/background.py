@@ -27,12 +27,9 @@ class Background:
 
   def __init__(self):
     self._calls: list[futures.Future] = []
-    self._pool = futures.ProcessPoolExecutor(
-      min(_MAX_PROCESSES, os.cpu_count() or 1),
-      # A forked process would inherit devices and locks of other threads.
-      multiprocessing.get_context('spawn'),
-      preemption.follow_parent,
-    )
+    # Made by the first call: if this process is ended at once, such as by
+    # Ctrl-C during a compilation, Python warns of the semaphores of a pool.
+    self._pool: futures.Executor | None = None
 
   def __enter__(self) -> Self:
     return self
@@ -40,9 +37,10 @@ class Background:
   def __exit__(self, kind: type | None, *unused_exception: object) -> None:
     # Not waiting is safe: the processes write files atomically, and they end
     # when this process ends.
-    self._pool.shutdown(
-      wait=kind is not preemption.Preempted, cancel_futures=kind is not None
-    )
+    if self._pool is not None:
+      self._pool.shutdown(
+        wait=kind is not preemption.Preempted, cancel_futures=kind is not None
+      )
     if kind is None:
       self.wait()
 
@@ -54,6 +52,13 @@ class Background:
     Raises:
       errors.RetryError: a process was killed.
     """
+    if self._pool is None:
+      self._pool = futures.ProcessPoolExecutor(
+        min(_MAX_PROCESSES, os.cpu_count() or 1),
+        # A forked process would inherit devices and locks of other threads.
+        multiprocessing.get_context('spawn'),
+        preemption.follow_parent,
+      )
     with _convert_broken_pool():
       self._calls.append(self._pool.submit(function, *args))
 

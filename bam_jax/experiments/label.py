@@ -120,6 +120,11 @@ def _prepare_other_rows(
           f' {name} is not read from there; remove --input, or set the'
           " task's file to a path below config.data.dir"
         )
+      if not Path(data_dir).is_dir():
+        raise errors.UserError(
+          f'--input={data_dir}: is not a folder; give the folder that takes the'
+          ' place of config.data.dir'
+        )
       result.setdefault(name, {})[split] = prepare.prepare(
         task,
         split,

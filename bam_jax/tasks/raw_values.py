@@ -35,8 +35,11 @@ def no_label_remedy(task: task_lib.Task, value: str) -> str:
   is_label = value not in _NO_LABEL and not is_missing(value)
   if is_label or task.tables[task.train_split].tfds:
     return ''
+  none = ''
+  if task.kind.decides_each_label:
+    none = '; write an empty list or text if it has none of the labels'
   return (
-    '; or skip rows without a label by'
+    f'{none}; or skip rows without a label by'
     f' config.custom_tasks.{task.name}.no_label=({value!r},)'
   )
 

@@ -66,6 +66,10 @@ class Regression(kind_bases.PerExample):
       with contextlib.suppress(ValueError):
         if low <= plain_text.parse_number(point) <= high:
           remedy = f'write the comma as a point, {point}, in all rows'
+      if (bare := value.strip()) != value:
+        with contextlib.suppress(ValueError):
+          plain_text.parse_number(bare)
+          remedy = f'write {bare}, without blanks around it, in all rows'
       raise errors.UserError(
         f'{where}: score {value!r} is not a number; {remedy}'
       ) from None

@@ -262,7 +262,7 @@ def test_names_with_dots_are_paths(tmp_path):
   nested = names | {'train': 'a.parquet', 'format': 'parquet'}
   assert _read(tmp_path, **nested, label=label) == _EXPECTED
   for label, what in {
-    'annotations.1.mood': "'annotations' has 1 items",
+    'annotations.1.mood': "'annotations' is a list of length 1",
     'annotations.0.x': "'annotations.0' has result",
     'data.body.x': "'data.body' is a str",
     'x.y': 'the object has data, annotations',
@@ -578,3 +578,15 @@ def test_mistakes_of_saved_datasets(tmp_path, monkeypatch):
   assert ': has no state.json; give a folder that ' in _message(
     tmp_path, **rows, train='d/train'
   )
+
+
+def test_a_null_among_rows_of_several_labels_is_told(tmp_path):
+  """To skip such rows would leave out all that have none of the labels."""
+  path = tmp_path / 'a.jsonl'
+  path.write_text('{"body": "a", "mood": null}\n')
+  rows = {'train': path.name, 'format': 'jsonl', 'kind': 'multilabel'}
+  message = _message(tmp_path, **rows, labels=('up', 'down'))
+  assert 'write an empty list or text if it has none of the labels' in message
+  path.write_text('{"body": "a", "mood": []}\n')
+  config = _config(tmp_path, **rows, labels=('up', 'down'))
+  assert [row.label for row in _examples(config)] == [()]

@@ -133,7 +133,11 @@ def test_a_row_that_is_none_is_told_with_its_line(
   ('name', 'lines', 'kept'),
   [
     ('a.tsv', ['text\tid', 'a\t7', 'b', '\t8', 'c\t9\t', '', 'd\t'], '7_8__'),
-    ('a.csv', ['id,text', '7,"a\n"', '1,2,3', '8,"\n"', '9', ',d'], '7_8_'),
+    (
+      'a.csv',
+      ['id,text', '7,"a\n"', '1,2,3', '8,"\n"', '9', '', ',d', ''],
+      '7_8__',
+    ),
     (
       'a.jsonl',
       ['{"text": "a", "id": 7}', '{', '{"id": 8, "text": null}', '',

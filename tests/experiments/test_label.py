@@ -232,6 +232,11 @@ def test_rows_of_another_plan_are_labelled(tmp_path):
   config = config_lib.from_config_dict(config)
   plan = plan_lib.make_plan(config, tmp_path / 'work')
   train.run(plan)
+  for path in (tmp_path / 'none', tmp_path / 'many' / 'train.tsv'):
+    with pytest.raises(
+      errors.UserError, match=f'--input={path}: is not a folder; give the fol'
+    ):
+      label.label(plan, 'single-s0', tmp_path / 'sets', str(path))
   label.label(plan, 'single-s0', tmp_path / 'sets', str(tmp_path / 'many'))
   other = dataclasses.replace(
     config,

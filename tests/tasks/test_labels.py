@@ -59,11 +59,18 @@ def test_parse(task, value, expected):
       "f:1: score '4,5' is not a number; write the comma as a point, 4.5, in"
       ' all rows',
     ),
+    (
+      'stsb',
+      ' 4.5 ',
+      "f:1: score ' 4.5 ' is not a number; write 4.5, without blanks around it,"
+      ' in all rows',
+    ),
     ('stsb', '1,234,5', "f:1: score '1,234,5' is not a number; fix the row"),
     ('stsb', '50,0', "f:1: score '50,0' is not a number; fix the row"),
   ],
   ids=[
-    *('unknown-label', 'below', 'infinite', 'empty', 'comma', 'commas'),
+    *('unknown-label', 'below', 'infinite', 'empty', 'comma', 'blanks'),
+    'commas',
     'comma-above',
   ],
 )
