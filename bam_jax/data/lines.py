@@ -166,10 +166,13 @@ def filled(
     errors.UserError: with `keeps_gaps`, if the file begins with an empty line.
   """
   gap: list[tuple[int, _Line]] = []
+  has_begun = False
   for number, line in numbered_lines:
     if line:
-      if len(gap) == number - 1 > 0:
-        raise errors.UserError(f'{path}:1: the line is empty; remove it')
+      if gap and not has_begun:
+        where = f'{path}:{gap[0][0]}'
+        raise errors.UserError(f'{where}: the line is empty; remove it')
+      has_begun = True
       yield from gap
       gap = []
       yield number, line

@@ -1,4 +1,4 @@
-"""Builds the error analysis section of report.html, as table_formats."""
+"""Builds the error analysis section of report.html, as tables."""
 
 from collections.abc import Mapping, Sequence
 import math

@@ -27,7 +27,7 @@ def is_missing(value: str) -> bool:
 
 
 def no_label_remedy(task: task_lib.Task, value: str) -> str:
-  """Returns a part of an error message: how to skip rows without a label.
+  """Returns a part of an error message: what to do without a label.
 
   The part is empty for official tasks, and if the value does not look like a
   missing label.

@@ -98,6 +98,8 @@ def test_a_row_of_standard_input_that_is_none(
 @pytest.mark.parametrize(
   ('name', 'content', 'task', 'message'),
   [
+    ('a.csv', b'\ntext\nb\n', _COLA, r'a.csv:1: the line is empty; remove'),
+    ('a.csv', b'sep=;\n\ntext\nb\n', _COLA, r'a.csv:2: the line is empty; '),
     ('a.csv', b'text\n"b', _COLA, r'a.csv:2: not CSV .*; close the quotation'),
     ('a.tsv', b'head\tbody\na\t\n\t \n', _NAMED,
      r"a.tsv:3: 'head' and 'body' are empty; give a text"),
