@@ -60,8 +60,10 @@ def find_unknown(
 
   >>> list(find_unknown('f', ['acc'], ['accuracy', 'f1']))
   ["f: 'acc' is none of accuracy, f1; the nearest is accuracy"]
+  >>> list(find_unknown('f', ['sum'], ['', 'mean', 'max']))
+  ["f: 'sum' is none of '', mean, max"]
   """
-  names = [*map(str, known)]
+  names = [str(name) or "''" for name in known]
   for value in values:
     if value in known:
       continue

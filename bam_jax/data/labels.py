@@ -77,7 +77,8 @@ def find(
     labels = _sort(counts)
     found[task.name] = {label: counts[label] for label in labels}
     errors.raise_first(
-      f'config.custom_tasks.{task.name}{mistake}; or give labels'
+      f'config.custom_tasks.{task.name}{mistake}; the labels are those of the'
+      ' training rows: change the rows, or give labels'
       for mistake in registry.label_mistakes(
         task.kind, tuple(labels), task.scale, task.metrics
       )

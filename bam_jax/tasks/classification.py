@@ -32,9 +32,7 @@ class Classification(kind_bases.PerExample):
   def fault(self, labels: Sequence[str], scale: tuple[float, float]) -> str:
     if len(set(labels)) == len(labels) >= 2:
       return ''
-    return (
-      f'labels: {labels} must be two or more different labels, as in the files'
-    )
+    return f'labels: {labels} must be two or more different labels'
 
   def label_names(self, task: task_lib.Task, value: str) -> tuple[str, ...]:
     return (value,)

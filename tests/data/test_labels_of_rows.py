@@ -226,7 +226,13 @@ def test_null_is_no_label_of_several(tmp_path, bad):
 @pytest.mark.parametrize(
   ('values', 'options', 'message'),
   [
-    (['a', 'a'], {}, "config.custom_tasks.own.labels: ('a',) must be two or"),
+    (
+      ['a', 'a'],
+      {},
+      "config.custom_tasks.own.labels: ('a',) must be two or more different"
+      ' labels; the labels are those of the training rows: change the rows, or'
+      ' give labels',
+    ),
     (
       ['a', 'b', 'c'],
       {'metrics': ('f1',)},

@@ -136,13 +136,13 @@ def test_columns_are_numbers_where_no_header_names_them():
     pytest.param(
       {'labels': ('a',)},
       "config.custom_tasks.planets.labels: ('a',) must be two or more different"
-      ' labels, as in the files',
+      ' labels',
       id='one-label',
     ),
     pytest.param(
       {'labels': ('a', 'a')},
       "config.custom_tasks.planets.labels: ('a', 'a') must be two or more"
-      ' different labels, as in the files',
+      ' different labels',
       id='label-twice',
     ),
     pytest.param(
