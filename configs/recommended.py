@@ -16,8 +16,8 @@ the number of epochs on held-out training rows:
   python -m bam_jax.main --config=configs/recommended.py:glue \\
     --config.data.dir=$GLUE_DIR
 
-The settings were chosen with MiniLM-L6, on seeds and rows that no published
-table uses; see docs/results/settings and docs/results/small_tasks. For larger
+The settings were chosen with MiniLM-L6, on seeds and rows that no reported
+result uses; see docs/results/settings and docs/results/small_tasks. For larger
 encoders try half the learning rates.
 """
 
