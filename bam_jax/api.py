@@ -101,7 +101,7 @@ def fit(
 def load(workdir: str | os.PathLike) -> 'Result':
   """Opens the results in a work directory of `fit` or of the command line.
 
-  The settings are those of the last command that trained in the directory.
+  The settings are those of the last command that changed the directory.
 
   Raises:
     UserError: nothing was trained in `workdir`.

@@ -17,6 +17,7 @@ from bam_jax import errors
 from bam_jax import fields
 from bam_jax import files
 from bam_jax import schema
+from bam_jax import searches
 from bam_jax import task_values
 from bam_jax import variants
 
@@ -42,7 +43,7 @@ loss_weights = task_values.loss_weights
 thresholds = task_values.thresholds
 unlabelled_files = task_values.unlabelled_files
 
-# File in a work directory with the settings of the last command that trained.
+# File in a work directory: the settings of the last command that changed it.
 FILE = 'config.json'
 
 # Highest numbers of tokens and slots per batch, and of runs per plan.
@@ -52,7 +53,6 @@ _MOST_RUNS = 100_000
 # For automatic packing settings, a row consists of whole blocks. These are the
 # tokens and slots per block, and the most blocks per evaluation batch.
 _BLOCK_TOKENS, _BLOCK_SLOTS, _EVAL_BLOCKS = 128, 16, 64
-_GRID_FIELDS = tuple(f.name for f in dataclasses.fields(fields.SearchGrid))
 
 # Fields that are not part of a run's fingerprint because they do not change its
 # result. `distill.logits` is a path; the content of that folder is part of the
@@ -139,7 +139,7 @@ def from_config_dict(config: ml_collections.ConfigDict) -> Config:
 
 
 def load(workdir: Path) -> Config:
-  """Returns the settings of the last command that trained in a work directory.
+  """Returns the settings that the last command wrote into a work directory.
 
   Raises:
     errors.UserError: nothing was trained in `workdir`, or it is not a work
@@ -274,8 +274,12 @@ def _find_mistakes(config: Config) -> Iterator[str]:
     'variants': config.variants,
     'seeds': config.seeds,
     **{
+      f'custom_variants.{name}.tasks': own.tasks
+      for name, own in config.custom_variants.items()
+    },
+    **{
       f'{path}.{key}': values
-      for path, grid in _search_grids(config).items()
+      for path, grid in searches.grids(config).items()
       for key, values in vars(grid).items()
       if isinstance(values, tuple)
     },
@@ -319,7 +323,7 @@ def _find_mistakes(config: Config) -> Iterator[str]:
   seeds_of_shard(config)
   unlabelled_files(config)
   thresholds(config)
-  yield from _find_search_mistakes(config)
+  yield from searches.find_mistakes(config)
   if both := sorted({*search.seeds} & {*config.seeds}):
     yield (
       f'config.search.seeds: {both[0]} is in config.seeds too; the values'
@@ -337,64 +341,6 @@ def _changed_configs(config: Config) -> Iterator[tuple[str, Config]]:
     yield f'config.custom_variants.{name}.changes', own
 
 
-def _search_grids(config: Config) -> dict[str, fields.SearchGrid]:
-  return {'search': config.search, 'search.multi': config.search.multi}
-
-
-def _find_search_mistakes(config: Config) -> Iterator[str]:
-  seeds = config.search.seeds
-  values = {
-    path: {
-      key: values for key in _GRID_FIELDS if (values := getattr(grid, key))
-    }
-    for path, grid in _search_grids(config).items()
-  }
-  if any(values.values()) != bool(seeds):
-    shown = {'seeds': seeds, 'learning_rates': config.search.learning_rates}
-    shown |= {
-      f'{path}.{key}'.removeprefix('search.'): tried
-      for path, grid in values.items()
-      for key, tried in grid.items()
-    }
-    yield (
-      'config.search: needs both seeds and values to try with them, such as'
-      f' learning_rates; now {", ".join(f"{k}={v}" for k, v in shown.items())}'
-    )
-  groups = {'search': ('single',), 'search.multi': ('multi', 'sampling')}
-  for path, grid in values.items():
-    names = grid.get('changes_of', ())
-    where = f'config.{path}.changes_of'
-    yield from errors.find_unknown(where, names, variant_names(config))
-    for name in {*names} & {*config.custom_variants}:
-      if other := {*config.custom_variants[name].changes} - {*groups[path]}:
-        yield (
-          f'{where}: {name} changes {min(other)}, which the runs of this search'
-          f' do not use; change only {", ".join(groups[path])}'
-        )
-  searched = variants.searched(config)
-  users = {
-    path: sorted(
-      name
-      for name in searched
-      if variants.resolve(config, name).is_single == (path == 'search')
-    )
-    for path in values
-  }
-  for path, name in zip(values, fields.SEARCHED):
-    if values[path] and not users[path] and (searched or path != 'search'):
-      yield (
-        f'config.{path}: no variant uses these settings; add {name} to'
-        ' config.variants'
-      )
-  for path, names in users.items():
-    if names and not values[path]:
-      yield (
-        f'config.variants: {names[0]} has no settings to choose from; give'
-        f' config.search.seeds and values in config.{path}, such as'
-        ' learning_rates'
-      )
-
-
 def _find_large_batches(config: Config) -> Iterator[str]:
   packing = config.packing
   counts = {
@@ -406,7 +352,7 @@ def _find_large_batches(config: Config) -> Iterator[str]:
     # A batch has at most `batch_size` rows, because each holds an example.
     counts[f'{where}.single.batch_size'] = own.single.batch_size
     counts[f'{where}.multi.batch_size'] = own.multi.batch_size
-  for path, grid in _search_grids(config).items():
+  for path, grid in searches.grids(config).items():
     counts[f'config.{path}.batch_sizes'] = max(grid.batch_sizes, default=0)
   for key, rows in counts.items():
     limits = [('row_length', packing.row_length, 'tokens', _MOST_TOKENS)]
@@ -430,8 +376,10 @@ def _find_large_plans(config: Config) -> Iterator[str]:
   count = sum(runs.values()) * (folds + 1 if folds > 1 else 1)
   search = config.search
   settings = {
-    path: math.prod(max(len(getattr(grid, key)), 1) for key in _GRID_FIELDS)
-    for path, grid in _search_grids(config).items()
+    path: math.prod(
+      max(len(getattr(grid, key)), 1) for key in searches.GRID_FIELDS
+    )
+    for path, grid in searches.grids(config).items()
   }
   settings['search'] *= tasks
   # An upper limit: variants with the same tasks share the runs of a search.

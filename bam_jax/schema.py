@@ -89,6 +89,8 @@ def build(base: _Group, values: object, path: str) -> _Group:
 
 
 def _build_items(item_class: type, items: Any, path: str) -> object:
+  if not isinstance(items, Mapping):
+    raise errors.UserError(f'{path}: {items!r} is not a mapping; give a dict')
   if item_class is object:  # The module `variants` checks these.
     return items
   return {

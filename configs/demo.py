@@ -1,4 +1,4 @@
-"""The whole method on four small generated tasks, on any CPU, in 2 to 4 minutes.
+"""The whole method on four small tasks, on any CPU, in 2 to 4 minutes.
 
   python -m bam_jax.main --config=configs/demo.py
 

@@ -534,6 +534,13 @@ def test_a_shard_takes_every_nth_seed(shard, seeds):
       r'^config\.search\.changes_of: taught changes distill, which the runs',
     ),
     (
+      {
+        'search.changes_of': ('single', 'slow'),
+        'search.learning_rates': (1e-5, 2e-5),
+      },
+      r'^config\.search\.changes_of: slow changes learning_rate, but the ',
+    ),
+    (
       {'search.multi.changes_of': ('multi', 'multi')},
       r'^config\.search\.multi\.changes_of: .* has a value twice',
     ),
@@ -555,6 +562,9 @@ def test_a_search_that_nothing_uses_is_told(fields, told):
   config = _valid()
   config.custom_variants.taught = config_lib.custom_variant(
     'single', changes={'distill': {'constant': 1.0}}
+  )
+  config.custom_variants.slow = config_lib.custom_variant(
+    'single', changes={'single': {'learning_rate': 1e-5, 'epochs': 9.0}}
   )
   config.search.seeds = (100,)
   config.update_from_flattened_dict(fields)

@@ -25,6 +25,7 @@ _ORDER = (
   'fields',
   'task_values',
   'variants',
+  'searches',
   'config',
   'configs',
   'runtime',

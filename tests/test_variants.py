@@ -60,6 +60,12 @@ def test_own_variants_stand_in_the_order_of_the_plan():
     ),
     ({'changes': {'multi': {'layer_decay': 2.0}}}, 'out of range'),
     ({'changes': {'multi': 3}}, 'is not a mapping; give a dict'),
+    ({'changes': None}, 'changes: None is not a mapping; give a dict'),
+    ({'changes': ['multi']}, r"\('multi',\) is not a mapping; give a dict"),
+    (
+      {'tasks': ('rte', 'rte')},
+      r"custom_variants\.mine\.tasks: \('rte', 'rte'\) has a value twice",
+    ),
     (
       {'changes': {'distill': {'teachers': 2}}},
       r'mine\.changes\.distill\.teachers=2: config\.seeds has only 1; each',

@@ -114,7 +114,8 @@ def _class_names(schema: 'pa.Schema') -> dict[str, list[str]]:
         (feature,) = feature
       while isinstance(feature.get('feature'), dict):
         feature = feature['feature']
-      if feature.get('_type') == 'ClassLabel':
+      # A column that was dropped is still in the metadata.
+      if feature.get('_type') == 'ClassLabel' and name in schema.names:
         found[name] = [str(each) for each in feature['names']]
   return found
 

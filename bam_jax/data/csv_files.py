@@ -17,6 +17,9 @@ _SAID = re.compile(r'sep=(.)\r?\n')
 # such as `.gz`, may follow.
 _TAB_SUFFIXES = frozenset({'.tsv', '.tab'})
 
+# A cell may be as long as a line; the module's own limit is 131,072 characters.
+csv.field_size_limit(lines.LONGEST)
+
 
 def read(
   path: Path, table: task_lib.Table, fault: lines.Fault | None = None

@@ -115,7 +115,9 @@ def hold_out(
     errors.UserError: there are fewer than two distinct examples.
   """
   distinct, first, base = np.unique(
-    _number_contents(rows), return_index=True, return_inverse=True
+    _number_contents(rows, task.is_bi_encoder),
+    return_index=True,
+    return_inverse=True,
   )
   if len(distinct) < 2:
     raise errors.UserError(
@@ -212,8 +214,8 @@ def find_development_rows(
       if sizes[unit] <= room:
         is_dev[unit] = True
         room -= sizes[unit]
-  if not is_dev.any():
-    is_dev[np.argmin(sizes)] = True
+  if is_dev.all() or not is_dev.any():
+    is_dev[np.argmin(sizes)] ^= True
   return is_dev[units]
 
 
@@ -222,7 +224,7 @@ def _evenly_spaced(order: np.ndarray, count: int) -> np.ndarray:
   return order[(2 * np.arange(count) + 1) * len(order) // (2 * count)]
 
 
-def _number_contents(rows: kind_lib.Rows) -> np.ndarray:
+def _number_contents(rows: kind_lib.Rows, is_bi_encoder: bool) -> np.ndarray:
   """Returns a number per row, [N] uint64, equal for rows with equal texts.
 
   The order of the two texts of a pair does not matter. Swapped copies and
@@ -234,6 +236,8 @@ def _number_contents(rows: kind_lib.Rows) -> np.ndarray:
   # If every pair has two [SEP] between its texts, the second [SEP] is left out,
   # so that the order of the texts does not matter.
   pairs, ends_a = middles < ends, middles
+  # The second text of a bi-encoder's pair begins with a [CLS] of its own.
+  begins_b = middles + pairs if is_bi_encoder else middles
   if np.all(values[middles - 2] == values[middles - 1], where=pairs):
     ends_a = middles - pairs
   by_example: dict[str, int] = {}
@@ -243,7 +247,7 @@ def _number_contents(rows: kind_lib.Rows) -> np.ndarray:
     if example not in by_example:
       texts = (
         values[begins[row] : ends_a[row]].tobytes(),
-        values[middles[row] : ends[row]].tobytes(),
+        values[begins_b[row] : ends[row]].tobytes(),
       )
       digest = hashlib.blake2b(b''.join(sorted(texts)), digest_size=8)
       by_example[example] = int.from_bytes(digest.digest(), 'little')

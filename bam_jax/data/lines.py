@@ -14,7 +14,7 @@ from bam_jax.data import foreign
 from bam_jax.tasks import task as task_lib
 
 # Maximum number of characters per line, far more than any encoder reads.
-_LONGEST = 1 << 20
+LONGEST = 1 << 20
 # A byte that is not UTF-8, as `surrogateescape` decodes it.
 _BROKEN = re.compile('[\udc80-\udcff]')
 
@@ -143,11 +143,11 @@ def with_ends(file: TextIO, name: str) -> Iterator[str]:
     errors.UserError: a line is too long to be text.
   """
   number = 0
-  while line := file.readline(_LONGEST):
+  while line := file.readline(LONGEST):
     number += 1
-    if len(line) == _LONGEST and line[-1] != '\n':
+    if len(line) == LONGEST and line[-1] != '\n':
       raise errors.UserError(
-        f'{name}:{number}: a line of {_LONGEST} characters or more; fix the row'
+        f'{name}:{number}: a line of {LONGEST} characters or more; fix the row'
       )
     yield line
 

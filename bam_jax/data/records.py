@@ -158,10 +158,7 @@ def _answers(
 
 def has(record: Record, name: int | str) -> bool:
   """Whether a row has a field; the name may be a path, see `find`."""
-  with contextlib.suppress(errors.UserError):
-    find(record, name, '')
-    return True
-  return False
+  return not _follow(record, name)[1]
 
 
 def find(record: Record, name: int | str, where: str) -> object:
@@ -176,11 +173,31 @@ def find(record: Record, name: int | str, where: str) -> object:
   Raises:
     errors.UserError: there is no such field.
   """
+  value, missing = _follow(record, name)
+  if not missing:
+    return value
+  has_what = f'is a {type(value).__name__}'
+  if isinstance(value, Mapping) and not value:
+    has_what = 'is empty'
+  elif isinstance(value, Mapping):
+    has_what = f'has {errors.some(value)}'
+    if near := difflib.get_close_matches(missing[0], map(str, value), 1):
+      has_what += f'; the nearest is {near[0]!r}'
+  elif isinstance(value, list):
+    has_what = f'is a list of length {len(value)}'
+  parts = str(name).split('.')
+  above = '.'.join(parts[: len(parts) - len(missing)])
+  subject = repr(above) if above else 'the object'
+  raise errors.UserError(f'{where}: no field {name!r}; {subject} {has_what}')
+
+
+def _follow(record: Record, name: int | str) -> tuple[Any, list[str]]:
+  """Returns the last value on a path, and the parts of the path after it."""
   if name in record:
-    return record[name]
+    return record[name], []
   value: Any = record
-  above = ''
-  for part in str(name).split('.'):
+  parts = str(name).split('.')
+  for place, part in enumerate(parts):
     if isinstance(value, Mapping) and part in value:
       value = value[part]
     elif (
@@ -190,21 +207,8 @@ def find(record: Record, name: int | str, where: str) -> object:
     ):
       value = value[int(part)]
     else:
-      has_what = f'is a {type(value).__name__}'
-      if isinstance(value, Mapping) and not value:
-        has_what = 'is empty'
-      elif isinstance(value, Mapping):
-        has_what = f'has {errors.some(value)}'
-        if near := difflib.get_close_matches(part, map(str, value), 1):
-          has_what += f'; the nearest is {near[0]!r}'
-      elif isinstance(value, list):
-        has_what = f'is a list of length {len(value)}'
-      subject = repr(above[1:]) if above else 'the object'
-      raise errors.UserError(
-        f'{where}: no field {name!r}; {subject} {has_what}'
-      )
-    above += f'.{part}'
-  return value
+      return value, parts[place:]
+  return value, []
 
 
 def text_columns(

@@ -1,6 +1,7 @@
 """Reads the examples of a split from files or from TensorFlow Datasets."""
 
 from collections.abc import Iterable, Iterator
+import contextlib
 import dataclasses
 import glob
 import hashlib
@@ -184,7 +185,7 @@ def read_labels(
   reader = formats.FORMATS[source.format].read
   for path in source.paths:
     row = None
-    try:
+    with _report_unreadable(source, path):
       for row in reader(path, source.table, lambda error: None):
         if not source.table.skips(row.label):
           has_labels = True
@@ -192,10 +193,6 @@ def read_labels(
       # If a file has no usable row, a reader without `fault` raises the reason.
       if row is None and next(reader(path, source.table), None) is None:
         raise no_usable_row(source, path)
-    except OSError as error:
-      raise errors.UserError(
-        f'{path}: {error.strerror}; {source.remedy}'
-      ) from None
   if not has_labels:
     raise no_usable_row(source, path)
 
@@ -282,7 +279,7 @@ def read_files(source: Source, quiet: bool = False) -> Iterator[lines.Row]:
   before = 0  # Rows in the files that were already read.
   for path in source.paths:
     row, skipped, used, name = None, 0, 0, str(path)
-    try:
+    with _report_unreadable(source, path):
       for row in _read_all(read, path, table):
         if table.skips(row.label):
           skipped += 1
@@ -290,15 +287,6 @@ def read_files(source: Source, quiet: bool = False) -> Iterator[lines.Row]:
         used += 1
         label = _parse_label(source, row, name)
         yield row._replace(index=before + row.index, label=label)
-    except OSError as error:
-      raise errors.UserError(
-        f'{path}: {error.strerror}; {source.remedy}'
-      ) from None
-    except UnicodeDecodeError as error:
-      raise errors.UserError(
-        f'{path}:{lines.broken(path)}: not UTF-8 ({error.reason});'
-        f' {foreign.TO_UTF_8}'
-      ) from None
     if not used:
       raise no_usable_row(source, path)
     if skipped and not quiet:
@@ -307,6 +295,22 @@ def read_files(source: Source, quiet: bool = False) -> Iterator[lines.Row]:
         *(path, skipped, skipped + used),
       )
     before += row.index + 1
+
+
+@contextlib.contextmanager
+def _report_unreadable(source: Source, path: Path) -> Iterator[None]:
+  """Context manager that raises a `UserError` for an unreadable file."""
+  try:
+    yield
+  except OSError as error:
+    raise errors.UserError(
+      f'{path}: {error.strerror}; {source.remedy}'
+    ) from None
+  except UnicodeDecodeError as error:
+    raise errors.UserError(
+      f'{path}:{lines.broken(path)}: not UTF-8 ({error.reason});'
+      f' {foreign.TO_UTF_8}'
+    ) from None
 
 
 def _read_all(

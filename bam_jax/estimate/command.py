@@ -145,7 +145,7 @@ def _list_runs(plan: plan_lib.Plan) -> list[runs_lib.Run]:
   else:
     logging.info(
       'config.search is not finished: runs with searched settings count with'
-      ' those of the most epochs'
+      ' those of the most steps'
     )
     runs = plan.plan_runs(search.longest_choices(plan.config))
   runs = [*plan.search_runs, *runs]

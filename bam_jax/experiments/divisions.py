@@ -53,19 +53,31 @@ def add(
   tasks: task_lib.TaskTable, found: Mapping[str, list[int]]
 ) -> task_lib.TaskTable:
   """Returns the tasks with the development rows that `recorded` returned."""
+  return task_lib.TaskTable(
+    tuple(
+      _with_rows(task, frozenset(found[task.name]))
+      if task.name in found
+      else task
+      for task in tasks.tasks
+    )
+  )
 
-  def with_rows(task: task_lib.Task) -> task_lib.Task:
-    if task.name not in found:
-      return task
-    rows, tables = frozenset(found[task.name]), {}
-    for split, table in task.tables.items():
-      if table.division:
-        division = table.division._replace(recorded=rows)
-        table = dataclasses.replace(table, division=division)
-      tables[split] = table
-    return dataclasses.replace(task, tables=tables)
 
-  return task_lib.TaskTable(tuple(map(with_rows, tasks.tasks)))
+def without_record(task: task_lib.Task) -> task_lib.Task:
+  """Returns a task whose development rows are drawn anew, for other files."""
+  return _with_rows(task, None)
+
+
+def _with_rows(
+  task: task_lib.Task, rows: frozenset[int] | None
+) -> task_lib.Task:
+  tables = {}
+  for split, table in task.tables.items():
+    if table.division:
+      division = table.division._replace(recorded=rows)
+      table = dataclasses.replace(table, division=division)
+    tables[split] = table
+  return dataclasses.replace(task, tables=tables)
 
 
 def check(

@@ -12,6 +12,7 @@ from bam_jax.data import sources
 from bam_jax.distillation import external
 from bam_jax.distillation import logit_sets
 from bam_jax.experiments import background as background_lib
+from bam_jax.experiments import divisions
 from bam_jax.experiments import labelling
 from bam_jax.experiments import plan as plan_lib
 from bam_jax.experiments import run_data
@@ -106,7 +107,8 @@ def _prepare_other_rows(
   folder = schema.digest(str(Path(data_dir).resolve()))[:8]
   result: dict[str, dict[str, shards.Columns]] = {}
   for name in (name for run in runs for name in run.tasks):
-    task = plan.tasks[name]
+    # The recorded rows are those of this plan's files.
+    task = divisions.without_record(plan.tasks[name])
     for split in (task.train_split, task_lib.UNLABELLED):
       table = task.tables.get(split)
       if table is None:

@@ -107,14 +107,15 @@ def possible_runs(config: config_lib.Config) -> list[runs_lib.Run]:
 
 
 def longest_choices(config: config_lib.Config) -> dict[str, runs_lib.Choice]:
-  """Returns choice key -> the settings with the most epochs."""
+  """Returns choice key -> the settings with the most steps."""
   result = {}
   for key, (is_single, _) in _searched_runs(config).items():
-    epochs = {}
+    steps = {}
     for choice in _choices(config, is_single):
       own = choice.apply(config, is_single)
-      epochs[choice] = (own.single if is_single else own.multi).epochs
-    result[key] = max(epochs, key=epochs.get)
+      length = own.single if is_single else own.multi
+      steps[choice] = length.epochs / length.batch_size
+    result[key] = max(steps, key=steps.get)
   return result
 
 

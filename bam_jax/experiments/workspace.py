@@ -258,7 +258,7 @@ class Workspace:
 
   @processes.runs_on_first
   def save_config(self, config: config_lib.Config) -> None:
-    """Writes the configuration of the last command, for people to read."""
+    """Writes the configuration, which commands without --config read."""
     files.write_json(self.root / config_lib.FILE, schema.to_dict(config))
 
 

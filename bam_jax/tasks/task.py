@@ -19,7 +19,7 @@ Label = int | float | tuple[int, ...] | Answers
 UNLABELLED = 'unlabelled'
 # Split of rows that a user wants predictions for.
 INPUT = 'input'
-# Split of training rows that a search holds out to score its runs.
+# Split of training rows that are held out for a search or for patience.
 HELD_OUT = 'held_out'
 
 # The part of a uid after `~` distinguishes copies and windows of an example.

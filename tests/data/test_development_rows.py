@@ -193,6 +193,17 @@ def test_recorded_rows_stay_development_rows(tmp_path, caplog):
       divisions.recorded(tasks, {'own': path})
 
 
+@pytest.mark.parametrize('share', [0.01, 0.8, 0.9])
+@pytest.mark.parametrize('texts', [2, 4])
+def test_both_sides_have_rows(tmp_path, share, texts):
+  frame = _frame(40).assign(text=[f'text {n % texts}' for n in range(40)])
+  values = {'kind': 'regression', 'scale': (0.0, 1.0), 'label': 'score'}
+  for seed in range(4):
+    assert all(
+      _split(tmp_path, frame, dev_share=share, dev_seed=seed, **values)
+    )
+
+
 def test_a_label_of_one_row_stays_in_training(tmp_path):
   frame = _frame(40).assign(label=['a'] * 20 + ['c'] + ['b'] * 19)
   for seed in range(9):

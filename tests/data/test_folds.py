@@ -1,6 +1,7 @@
 """Folds of the training rows; the oracles are counts and a plain loop."""
 
 import collections
+import dataclasses
 
 import numpy as np
 import pytest
@@ -86,14 +87,15 @@ def test_fewer_rows_than_folds_are_refused():
 class _Rows:
   """Features of text pairs, a token per letter: [CLS] a [SEP] b [SEP].
 
-  RoBERTa has two `separators` between the texts.
+  RoBERTa has two `separators` between the texts. In those of a bi-encoder, the
+  second text has a [CLS] too.
   """
 
-  def __init__(self, rows, separators=1):
+  def __init__(self, rows, separators=1, is_bi_encoder=False):
     self.uids = [uid for uid, _, _ in rows]
+    between = separators * (1,) + is_bi_encoder * (0,)
     ids = [
-      [0, *map(ord, a), *separators * (1,), *map(ord, b), 1]
-      for _, (a, b), _ in rows
+      [0, *map(ord, a), *between, *map(ord, b), 1] for _, (a, b), _ in rows
     ]
     self._ids = np.concatenate(ids).astype(np.int32)
     self._offsets = np.cumsum([0, *map(len, ids)])
@@ -124,10 +126,19 @@ def _pairs(count, label=lambda n: n % 2):
   ]
 
 
-def _held_out(rows, fraction=0.1, most=2000, task='mrpc', separators=1):
+def _held_out(
+  rows,
+  fraction=0.1,
+  most=2000,
+  task='mrpc',
+  separators=1,
+  is_bi_encoder=False,
+):
   """Uids that are held out; the others are trained on."""
   kept, left_out = folds.hold_out(
-    glue.TASKS[task], _Rows(rows, separators), folds.HeldOut(fraction, most)
+    dataclasses.replace(glue.TASKS[task], is_bi_encoder=is_bi_encoder),
+    _Rows(rows, separators, is_bi_encoder),
+    folds.HeldOut(fraction, most),
   )
   assert sorted([*kept, *left_out]) == list(range(len(rows)))
   return {rows[i][0] for i in left_out}
@@ -172,14 +183,21 @@ def test_copies_and_windows_leave_with_their_row():
     assert found == alone | {uid + end for uid in alone}
 
 
-@pytest.mark.parametrize('separators', [1, 2])
-def test_rows_with_equal_texts_leave_together(separators):
+@pytest.mark.parametrize(
+  ('separators', 'is_bi_encoder'), [(1, False), (2, False), (1, True)]
+)
+def test_rows_with_equal_texts_leave_together(separators, is_bi_encoder):
   rows = _pairs(50)
   repeated = [
     (f'x/train/{100 + n}', texts[:: (-1) ** n], 1 - label)
     for n, (_, texts, label) in enumerate(rows)
   ]
-  found = _held_out([*rows, *repeated], 0.2, separators=separators)
+  found = _held_out(
+    [*rows, *repeated],
+    0.2,
+    separators=separators,
+    is_bi_encoder=is_bi_encoder,
+  )
   assert len(found) == 20
   for n, (uid, *_) in enumerate(rows):
     assert (uid in found) == (f'x/train/{100 + n}' in found)

@@ -210,6 +210,16 @@ def test_a_list_or_an_object_is_no_single_label(tmp_path, kind, bad):
     list(sources.read(task, 'train', config_lib.DataConfig(dir=str(tmp_path))))
 
 
+@pytest.mark.parametrize('label', ['label', 'other'])
+def test_a_file_in_another_encoding_without_a_usable_row(tmp_path, label):
+  row = {'text': 'café', 'label': ['a']}
+  text = json.dumps(row, ensure_ascii=False)
+  (tmp_path / 'a.jsonl').write_bytes(text.encode('latin-1'))
+  values = {'format': 'jsonl', 'train': 'a.jsonl', 'label': label}
+  with pytest.raises(errors.UserError, match=r'a\.jsonl:1: not UTF-8'):
+    _find(tmp_path, None, **values)
+
+
 @pytest.mark.parametrize('bad', [None, ['a', None]])
 def test_null_is_no_label_of_several(tmp_path, bad):
   rows = [{'text': 't', 'label': each} for each in (['a'], bad, [], ['b'])]

@@ -16,6 +16,7 @@ import shutil
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from bam_jax import config as config_lib
@@ -95,6 +96,14 @@ def test_a_missing_column_is_named_whatever_separates_the_others(
     f" {', '.join(_ROWS.columns)}; name one of these (the nearest is 'mood'),"
     ' or set header=False if the first line is data'
   )
+
+
+@pytest.mark.parametrize('file', ['a.csv', 'a.tsv'])
+def test_a_cell_may_be_as_long_as_a_line(tmp_path, file):
+  text = 'word ' * 100_000  # The csv module's own limit is 131,072 characters.
+  rows = pd.DataFrame({'body': [text, 'b'], 'mood': ['up', 'down']})
+  rows.to_csv(tmp_path / file, sep=',\t'[file == 'a.tsv'], index=False)
+  assert _read(tmp_path, train=file) == [(text, 'up'), ('b', 'down')]
 
 
 @pytest.mark.parametrize('end', ['\n', '\r\n'])
@@ -219,6 +228,19 @@ def test_parquet(tmp_path):
     "data/a.parquet, row 1: label 'down' is none of 'up', 'off'; fix the"
     " row or the labels of task 'own'"
   )
+
+
+def test_parquet_whose_schema_names_a_dropped_column(tmp_path):
+  """`datasets` writes its own metadata, which keep columns that are dropped."""
+  feature = {'names': ['down', 'up'], '_type': 'ClassLabel'}
+  features = {'mood': feature, 'gone': feature}
+  table = pa.table({'body': ['a', 'b'], 'mood': [1, 0], 'gone': [0, 0]})
+  table = table.replace_schema_metadata(
+    {'huggingface': json.dumps({'info': {'features': features}})}
+  )
+  pq.write_table(table.drop_columns(['gone']), tmp_path / 'a.parquet')
+  rows = {'train': 'a.parquet', 'format': 'parquet'}
+  assert _read(tmp_path, **rows) == [('a', 'up'), ('b', 'down')]
 
 
 def test_mistakes_of_parquet(tmp_path, monkeypatch):

@@ -263,6 +263,39 @@ def test_rows_of_another_plan_are_labelled(tmp_path):
     predict.predict(plan, 'single-s0')
 
 
+def test_development_rows_of_other_files_are_drawn_as_the_student_draws_them(
+  tmp_path,
+):
+  """The teacher's plan has recorded those of its own file."""
+  examples = demo.generate('demo_sentiment', 'train')
+  _write_table(tmp_path / 'few', examples[:20])
+  _write_table(tmp_path / 'many', examples[20:80])
+  config = tiny.get_config()
+  config.custom_tasks.mood = config_lib.custom_task(
+    labels=('0', '1'), train='train.tsv', dev_share=0.2, text=('text',)
+  )
+  config.update_from_flattened_dict({
+    'tasks': ('mood',),
+    'variants': ('single',),
+    'single.max_steps': 2,
+    'mesh.data': 1,
+    'data.dir': str(tmp_path / 'few'),
+  })  # fmt: skip
+  config = config_lib.from_config_dict(config)
+  train.run(plan_lib.make_plan(config, tmp_path / 'work'))
+  plan = plan_lib.make_plan(config, tmp_path / 'work')
+  label.label(plan, 'single-s0', tmp_path / 'sets', str(tmp_path / 'many'))
+  other = dataclasses.replace(
+    config,
+    data=dataclasses.replace(config.data, dir=str(tmp_path / 'many')),
+  )
+  student = plan_lib.make_plan(other, tmp_path / 'student')
+  train.prepare(student)
+  rows, task = student.features['mood']['train'], student.tasks['mood']
+  sets = external.open_set(tmp_path / 'sets' / 'mood', rows, task)
+  assert len(logit_sets.read(sets, rows, task)[1]) == len(rows) == 48
+
+
 def test_rows_that_are_nowhere_else_are_refused(tiny_plan, taught, tmp_path):
   plan = tiny_plan(taught, variants=('single', 'single_to_multi'))
   with pytest.raises(

@@ -476,11 +476,19 @@ def test_batches_of_every_searched_size_have_a_bucket(tiny_plan, tmp_path):
     assert min(rows) >= run.length.batch_size / plan.packing.slots
 
 
-def test_open_choices_count_with_the_most_epochs():
+def test_open_choices_count_with_the_most_steps():
   config = _config(
     variants=('single_searched', 'multi_searched'),
-    **{'search.epochs': (1.0, 9.0, 2.0), 'search.multi.epochs': (4.0, 2.0)},
+    **{
+      'search.epochs': (1.0, 9.0, 2.0),
+      'search.multi.epochs': (4.0, 3.0),
+      'search.multi.batch_sizes': (32, 16),
+    },
   )
   longest = search.longest_choices(config)
-  epochs = {key: each.epochs for key, each in longest.items()}
-  assert epochs == {'rte': 9.0, 'stsb': 9.0, 'multi: rte, stsb': 4.0}
+  found = {key: (each.epochs, each.batch_size) for key, each in longest.items()}
+  assert found == {
+    'rte': (9.0, None),
+    'stsb': (9.0, None),
+    'multi: rte, stsb': (4.0, 16),
+  }
