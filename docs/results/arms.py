@@ -19,7 +19,8 @@ import tarfile
 
 from scipy import stats
 
-# Task -> the split and metric of the paper's average.
+# GLUE's tasks -> the split and metric of the paper's average. Other tasks have
+# Spearman's correlation, or their first metric.
 COLUMNS = {
   'cola': ('dev', 'matthews'),
   'sst2': ('dev', 'accuracy'),
@@ -30,6 +31,7 @@ COLUMNS = {
   'qnli': ('dev', 'accuracy'),
   'rte': ('dev', 'accuracy'),
 }
+_NOT_IN_AVERAGE = {'wnli', 'ax'}
 
 
 def read_scores(path: Path) -> dict[tuple[str, str], dict[str, list[float]]]:
@@ -37,8 +39,10 @@ def read_scores(path: Path) -> dict[tuple[str, str], dict[str, list[float]]]:
   result = collections.defaultdict(lambda: collections.defaultdict(list))
 
   def add(plan: str, variant: str, task: str, scores: dict) -> None:
-    if task in COLUMNS:
-      split, metric = COLUMNS[task]
+    if task not in _NOT_IN_AVERAGE:
+      split, metric = COLUMNS.get(task, ('dev', 'spearman'))
+      if metric not in scores[split]:
+        metric = next(iter(scores[split]))
       # A score that is undefined counts as 0.
       result[plan, variant][task].append(scores[split][metric] or 0.0)
 
@@ -71,13 +75,16 @@ def averages(tasks: dict[str, list[float]]) -> list[float]:
 
 
 def print_table(scores: dict[tuple[str, str], dict[str, list[float]]]) -> None:
-  print('| plan | variant |', ' | '.join(COLUMNS), '| average |')
-  print('|---|---|' + '--:|' * (len(COLUMNS) + 1))
+  found = {task for tasks in scores.values() for task in tasks}
+  columns = [task for task in COLUMNS if task in found]
+  columns += sorted(found - {*columns})
+  print('| plan | variant |', ' | '.join(columns), '| average |')
+  print('|---|---|' + '--:|' * (len(columns) + 1))
   for (plan, variant), tasks in sorted(scores.items()):
     median = {task: statistics.median(tasks[task]) for task in tasks}
-    cells = [f'{median[t]:.1f}' if t in median else '' for t in COLUMNS]
+    cells = [f'{median[t]:.1f}' if t in median else '' for t in columns]
     average = ''
-    if len(median) == len(COLUMNS):
+    if len(median) == len(columns):
       average = f'{statistics.median(averages(tasks)):.1f}'
     print(f'| {plan} | {variant} |', ' | '.join(cells), f'| {average} |')
 
