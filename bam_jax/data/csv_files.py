@@ -12,7 +12,7 @@ from bam_jax.data import tsv
 from bam_jax.tasks import task as task_lib
 
 # A line before the header, such as `sep=;`, that tells Excel the separator.
-_SAID = re.compile(r'sep=(.)\r?\n')
+SAID = re.compile(r'sep=(.)\r?\n')
 # Suffixes of files with tabs between the cells. A suffix of a compressed file,
 # such as `.gz`, may follow.
 _TAB_SUFFIXES = frozenset({'.tsv', '.tab'})
@@ -29,7 +29,7 @@ def read(
   A row may have several lines; `Row.line` is the number of the first.
   """
   head = lines.check_text(path).decode('utf-8-sig', 'replace')
-  said = _SAID.match(head)
+  said = SAID.match(head)
   mark = said[1] if said else _separator(path, head, table)
   with lines.open_text(path, lines.decoding(fault, table), newline='') as file:
     content = lines.with_ends(file, str(path))

@@ -323,11 +323,7 @@ def featurize(
       texts = (other, part) if is_second else (part, other)
       yield join(task_lib.window_uid(uid, number), *texts, label)
 
-  if task.windows:
-    room, beside = max_length - 2, ''
-    if task.is_pair:
-      room, beside = (room - len(between) + 1) // 2, ' beside a long other one'
-    windows.check_stride(task, room, max_length, 'text', beside)
+  windows.check_stride(task, tokenizer.num_separators, max_length)
   swapped = []
   stream = iter(examples)
   size = _WINDOWS_BATCH if task.kind.per_token else _BATCH

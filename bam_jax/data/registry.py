@@ -84,10 +84,27 @@ def _misuses(
           f'{where} is read in windows, which do not work with {field}; leave'
           f' it out, or remove config.custom_tasks.{name}.windows'
         )
+  yield from threshold_mistakes(config, table)
+  official = [name for name in table.names if name in glue.TASKS]
+  if config.data.source == 'tsv' and not config.data.dir and official:
+    yield (
+      f'config.data.dir is empty but {official[0]!r} is read from it; set it'
+      f' to the folder of the GLUE files ({sources.HOW_TO_GET_GLUE})'
+    )
+
+
+def threshold_mistakes(
+  config: config_lib.Config, table: task_lib.TaskTable
+) -> Iterator[str]:
+  """Yields mistakes in `config.decisions.thresholds`.
+
+  Tasks whose labels are not yet known may have a threshold.
+  """
   for name, metric in config_lib.thresholds(config).items():
     task, where = table[name], f"config.decisions.thresholds: '{name}={metric}'"
     kind = task.kind
-    has_two = kind.one_class and len(task.labels) == 2
+    is_open = kind.infers_labels and not task.labels
+    has_two = kind.one_class and (is_open or len(task.labels) == 2)
     if not kind.decides_each_label and not has_two:
       yield (
         f'{where}: only tasks with two labels and multilabel tasks have a'
@@ -99,12 +116,6 @@ def _misuses(
       if not metrics.METRICS[name].takes_class_scores
     ]
     yield from errors.find_unknown(where, [metric], chosen)
-  official = [name for name in table.names if name in glue.TASKS]
-  if config.data.source == 'tsv' and not config.data.dir and official:
-    yield (
-      f'config.data.dir is empty but {official[0]!r} is read from it; set it'
-      f' to the folder of the GLUE files ({sources.HOW_TO_GET_GLUE})'
-    )
 
 
 def _find(name: str, known: Mapping[str, task_lib.Task]) -> task_lib.Task:
@@ -155,7 +166,8 @@ def _custom(name: str, config: config_lib.TaskConfig) -> task_lib.Task:
     table = dataclasses.replace(table, label=None, no_label=())
     tables['test'] = _with_files(table, config.test)
   # The paper reports Spearman for its only regression task.
-  paper_metric = 'spearman' if 'spearman' in names else names[0]
+  is_default = not config.metrics and 'spearman' in names
+  paper_metric = 'spearman' if is_default else names[0]
   return task_lib.Task(
     name=name,
     kind=kind,

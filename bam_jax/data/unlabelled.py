@@ -20,6 +20,7 @@ from bam_jax import config as config_lib
 from bam_jax import errors
 from bam_jax import plain_text
 from bam_jax.data import compressed
+from bam_jax.data import csv_files
 from bam_jax.data import foreign
 from bam_jax.data import formats
 from bam_jax.data import lines as lines_lib
@@ -222,7 +223,10 @@ def _open(
   if is_table:
     path = source.paths[0]
     with lines_lib.read(path, 'replace') as numbered:
-      number, _ = next(lines_lib.filled(numbered, path))
+      filled = lines_lib.filled(numbered, path)
+      number, text = next(filled)
+      if format == 'csv' and csv_files.SAID.match(f'{text}\n'):
+        number, _ = next(filled)
     has_header = row.line > number + len(head) - 1
   return Rows(
     'tsv' if is_table else 'jsonl',

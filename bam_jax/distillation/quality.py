@@ -107,8 +107,8 @@ def log_agreement(
       logging.warning(
         '%s: the predictions differ from the gold values, from 0 to 1, by %.3f'
         ' on average, but their median by only %.3f; check the scale of the'
-        ' scores (--score) or, for multilabel, the order of the labels'
-        ' (--labels)',
+        ' scores or, for multilabel, the order of the labels; if these are'
+        ' right, the teacher is poor',
         *(name, error, constant),
       )
     return
@@ -126,7 +126,8 @@ def log_agreement(
   if best > agreement + _SUSPECT:
     logging.warning(
       '%s: the logits agree with %.1f%% of the labels, but would with %.1f%% if'
-      ' the outputs were %s; check their order (--labels)',
+      ' the outputs were %s; check the order of the labels; if it is'
+      ' right, the teacher is poor',
       *(name, 100 * agreement, 100 * best),
       ', '.join(task.labels[i] for i in classes),
     )

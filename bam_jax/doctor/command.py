@@ -24,6 +24,7 @@ from bam_jax.doctor import rows as rows_lib
 from bam_jax.experiments import divisions
 from bam_jax.experiments import workspace
 from bam_jax.modeling import pretrained
+from bam_jax.tasks import windows
 
 # Most places that are shown per finding; doctor.json has more.
 _PLACES = 3
@@ -60,14 +61,15 @@ def run(config: config_lib.Config, workdir: Path) -> int:
 
   Raises:
     errors.UserError: a task is not declared correctly, the labels of a task are
-      neither given nor in training rows, the encoder has too few positions, or
-      doctor.json or doctor.md can't be written.
+      neither given nor in training rows, the encoder has too few positions,
+      windows would skip text, or doctor.json or doctor.md can't be written.
   """
   tasks = registry.resolve(config)
   space = workspace.Workspace(workdir)
   learnt = space.learnt_tasks()
   found = labels.find(tasks, config.data, workdir, learnt, is_strict=False)
   tasks = labels.add(tasks, found, workdir)
+  errors.raise_first(registry.threshold_mistakes(config, tasks))
   records = {name: space.division(name) for name in learnt}
   tasks = divisions.add(tasks, divisions.recorded(tasks, records))
   try:
@@ -82,6 +84,10 @@ def run(config: config_lib.Config, workdir: Path) -> int:
     tokenizer, remark = None, f'Tokens are not counted: {error}.'
   else:
     pretrained.check_max_length(config)
+    for task in tasks.tasks:
+      windows.check_stride(
+        task, tokenizer.num_separators, config.data.max_length
+      )
   report = examine.examine(
     tasks, config.data, tokenizer, _vocabulary_remedy(config.model)
   )
@@ -168,15 +174,15 @@ def _split_rows(report: findings.Report) -> Iterator[list[str]]:
 def _choice_rows(report: findings.Report) -> Iterator[list[str]]:
   """Yields a table row per token limit, for each split with long rows."""
   for split in report.splits:
-    for limit, (cut, windows) in split.lengths.choices.items():
+    for limit, (cut, in_windows) in split.lengths.choices.items():
       yield [
         f'{split.task}/{split.split}',
         f'{limit}',
         f'{cut.rows_cut:.2%}',
         f'{cut.tokens_cut:.2%}',
-        f'{windows.rows_cut:.2%}',
-        f'{windows.tokens_cut:.2%}',
-        f'{windows.inputs:.2f}',
+        f'{in_windows.rows_cut:.2%}',
+        f'{in_windows.tokens_cut:.2%}',
+        f'{in_windows.inputs:.2f}',
       ]
 
 

@@ -429,6 +429,7 @@ def make_plan(
     labels.find, tasks, config.data, workdir, learnt
   )
   tasks = labels.add(tasks, found, workdir)
+  errors.raise_first(registry.threshold_mistakes(config, tasks))
   records = {name: workspace.division(name) for name in learnt}
   tasks = divisions.add(
     tasks, processes.run_on_first(divisions.recorded, tasks, records)

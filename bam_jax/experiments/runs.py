@@ -165,13 +165,16 @@ class Run:
     """
     return steps < FEW_STEPS and self.config.model.head_init != 'linear_probe'
 
-  def how_to_lengthen(self) -> str:
-    """Names the option that makes a short run longer."""
+  def how_to_lengthen(self, steps: int) -> str:
+    """Names the options that make a run of so few steps longer."""
+    most = self.length.max_steps
     if self.length.patience:
       return f'raise {self.field_path("patience")} or the number of steps'
-    if 0 < self.length.max_steps < FEW_STEPS:
+    if 0 < most <= steps:
       return f'raise {self.field_path("max_steps")}'
-    return f'set {self.field_path("min_steps")} to {FEW_STEPS} or more'
+    # `min_steps` above `max_steps` would be refused.
+    raised = f'{self.field_path("max_steps")} and ' * (0 < most < FEW_STEPS)
+    return f'set {raised}{self.field_path("min_steps")} to {FEW_STEPS} or more'
 
 
 def steps_taken(record: Mapping[str, object]) -> int:
@@ -380,8 +383,9 @@ def describe_short_runs(runs: Iterable[tuple[Run, int]]) -> list[str]:
   steps: dict[tuple[str, str], dict[str, int]] = {}
   for run, count in runs:
     if run.is_short(count):
-      of_tasks = steps.setdefault((run.variant, run.how_to_lengthen()), {})
-      tasks = ' + '.join(run.tasks)
+      remedy = run.how_to_lengthen(count)
+      of_tasks = steps.setdefault((run.variant, remedy), {})
+      tasks = ' + '.join(run.tasks) + ' without a fold' * bool(run.fold)
       of_tasks[tasks] = min(count, of_tasks.get(tasks, count))
   return [
     f'{variant}: fewer than {FEW_STEPS} training steps, of'

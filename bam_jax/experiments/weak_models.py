@@ -95,11 +95,14 @@ def _remedy(
   majority: float | None,
   frozen: float | None,
 ) -> str:
+  if majority == 100:
+    return 'all dev rows have one label, so choose other dev rows'
   short = [(run, count) for run, count in steps if run.is_short(count)]
   if short:
     fewest = min(count for _, count in short)
-    remedies = dict.fromkeys(run.how_to_lengthen() for run, _ in short)
-    return f'trained for {fewest} steps only: {" and ".join(remedies)}'
+    steps = 'step' if fewest == 1 else 'steps'
+    remedies = dict.fromkeys(run.how_to_lengthen(n) for run, n in short)
+    return f'trained for {fewest} {steps} only: {" and ".join(remedies)}'
   if frozen is None or majority is None:
     return 'try more steps or another learning rate'
   if metrics.is_above(frozen, majority):

@@ -40,6 +40,8 @@ class Phases:
     self._since = clock()
     self._lock = threading.Lock()
     self._spans = threading.local()
+    # Disjoint intervals that count as `COMPILING`, in ascending order.
+    self._compiled: list[tuple[float, float]] = []
 
   @contextlib.contextmanager
   def __call__(self, name: str) -> Iterator[None]:
@@ -64,7 +66,10 @@ class Phases:
       now = self._clock()
       self.seconds[self._open[-1]] += now - self._since
       self._since = now
-      return {name: s for name, s in self.seconds.items() if s > 0}
+      found = Counter(self.seconds)
+      # A span may have begun before the phase that it was taken from.
+      found[COMPILING] += sum(s for s in found.values() if s < 0)
+      return {name: s for name, s in found.items() if s > 0}
 
   def watch_compiler(self) -> None:
     """Counts JAX's tracing and compiling as `COMPILING` from now on.
@@ -93,8 +98,25 @@ class Phases:
     with self._lock:
       self.compiled_again += LEAST_KEPT if is_kept else seconds
       if is_main or holds_lock:
-        self.seconds[COMPILING] += seconds
-        self.seconds[self._open[-1]] -= seconds
+        new = self._cover(start, end)
+        self.seconds[COMPILING] += new
+        self.seconds[self._open[-1]] -= new
+
+  def _cover(self, start: float, end: float) -> float:
+    """Adds an interval to `_compiled`; returns the seconds that are new.
+
+    Threads compile at the same time, and each second counts only once.
+    """
+    new, later = end - start, []
+    while self._compiled and self._compiled[-1][1] >= start:
+      first, last = self._compiled.pop()
+      if first > end:
+        later.append((first, last))
+        continue
+      new -= min(end, last) - max(start, first)
+      start, end = min(start, first), max(end, last)
+    self._compiled += [(start, end), *reversed(later)]
+    return new
 
 
 # The phases of this process, measured from the import of this module.

@@ -148,9 +148,6 @@ class Answers(kind_bases.PerToken):
     separators = [tokenizer.sep_id] * tokenizer.num_separators
     budget = max_length - 2 - len(separators)
     longest = budget // 2
-    windows.check_stride(
-      task, budget - longest, max_length, 'context', ' beside a long question'
-    )
     questions = tokenizer.encode([example.text_a for example in examples])
     # Several questions often share a context, which is encoded only once.
     contexts = list(dict.fromkeys(example.text_b for example in examples))

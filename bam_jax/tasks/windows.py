@@ -31,17 +31,22 @@ def begins(length: int, room: int, stride: int) -> range:
 
 
 def check_stride(
-  task: task_lib.Task, room: int, max_length: int, text: str, beside: str
+  task: task_lib.Task, num_separators: int, max_length: int
 ) -> None:
   """Raises a `UserError` if windows would skip a part of the text.
 
   Args:
     task: the task, whose `stride` is checked.
-    room: number of tokens of the text that fit into every window.
+    num_separators: special tokens between the two texts of a pair.
     max_length: maximum tokens of a window, including special tokens.
-    text, beside: parts of the message: the name of the text that is split, and
-      what else the window contains.
   """
+  room, text, beside = max_length - 2, 'text', ''
+  if task.is_pair:
+    # The other text fills up to half of a window.
+    between = 2 if task.is_bi_encoder else num_separators
+    room, beside = (room - between + 1) // 2, ' beside a long other one'
+    if task.kind.per_token:
+      text, beside = 'context', ' beside a long question'
   if task.stride > room:
     raise errors.UserError(
       f'config.custom_tasks.{task.name}.stride={task.stride}: windows of'

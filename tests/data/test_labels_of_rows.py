@@ -1,6 +1,7 @@
 """Labels of tasks that give none. Oracle: the rows that were written."""
 
 from collections import Counter
+import dataclasses
 import json
 import logging
 import re
@@ -208,6 +209,21 @@ def test_a_list_or_an_object_is_no_single_label(tmp_path, kind, bad):
   assert task.labels == (('0', '1') if kind == 'classification' else ())
   with pytest.raises(errors.UserError, match=r"a.jsonl:3: field 'label' is a"):
     list(sources.read(task, 'train', config_lib.DataConfig(dir=str(tmp_path))))
+
+
+@pytest.mark.parametrize('values', [['a', 'b'], ['a', 'b', 'c']])
+def test_a_threshold_needs_two_labels_as_the_rows_have_them(tmp_path, values):
+  _write(tmp_path, values)
+  config = _config(tmp_path, metrics=('accuracy',))
+  decisions = config_lib.DecisionConfig(thresholds=('own=f1',))
+  config = dataclasses.replace(config, decisions=decisions)
+  tasks = registry.resolve(config)
+  tasks = labels.add(tasks, labels.find(tasks, config.data))
+  mistakes = [*registry.threshold_mistakes(config, tasks)]
+  assert len(mistakes) == (len(values) != 2)
+  if mistakes:
+    with pytest.raises(errors.UserError, match='only tasks with two labels'):
+      doctor.run(config, tmp_path / 'work')
 
 
 @pytest.mark.parametrize('label', ['label', 'other'])

@@ -78,7 +78,8 @@ def test_a_task_declared_as_data_is_resolved_and_read(tmp_path, monkeypatch):
   [
     (('neg_mean_absolute_error',), False),
     (('neg_mean_absolute_error', 'pearson'), False),
-    (('neg_mean_absolute_error', 'spearman'), True),  # By spearman.
+    (('neg_mean_absolute_error', 'spearman'), False),
+    (('spearman', 'neg_mean_absolute_error'), True),
     (('pearson', 'neg_mean_absolute_error'), True),
   ],
 )
@@ -90,6 +91,22 @@ def test_a_task_that_is_compared_by_a_distance_is_in_no_average(
     label='score', metrics=names,
   )  # fmt: skip
   assert registry.resolve(_config('a', a=own))['a'].in_average == is_averaged
+
+
+@pytest.mark.parametrize(
+  ('names', 'compared'),
+  [
+    ((), 'spearman'),
+    (('pearson', 'spearman'), 'pearson'),
+    (('spearman', 'pearson'), 'spearman'),
+  ],
+)
+def test_the_report_compares_the_first_metric_that_is_given(names, compared):
+  own = config_lib.TaskConfig(
+    kind='regression', scale=(1, 10), train='a', dev='b', text=('text',),
+    label='score', metrics=names,
+  )  # fmt: skip
+  assert registry.resolve(_config('a', a=own))['a'].paper_metric == compared
 
 
 def test_defaults_of_a_regression_task():

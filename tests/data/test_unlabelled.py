@@ -1,5 +1,6 @@
 """Rows of a user's own. Oracle: the texts that were written."""
 
+import dataclasses
 import gzip
 import io
 import json
@@ -29,6 +30,12 @@ def _task(text, header=True) -> task_lib.Task:
 
 _NAMED = _task(('head', 'body'))
 _NUMBERED = _task((1,), header=False)
+_NUMBERED_CSV = dataclasses.replace(
+  _NUMBERED,
+  tables={
+    'train': dataclasses.replace(_NUMBERED.tables['train'], format='csv')
+  },
+)
 _COLA = glue.TASKS['cola']
 
 
@@ -52,6 +59,9 @@ def _read(path, task) -> tuple[bool, list[tuple[str, ...]]]:
     ('a.tsv', 'index\tsentence\n0\ta\n', _COLA, True, [('a',)]),
     ('a.tsv', '0\ta\n1\tb\n\n\n', _NUMBERED, False, [('a',), ('b',)]),
     ('a.tsv', 'text\ta\nb\tc', _NUMBERED, True, [('b',)]),
+    ('a.csv', 'sep=;\n0;a\n1;b\n', _NUMBERED_CSV, False, [('a',), ('b',)]),
+    ('a.csv', 'sep=;\ntext;a\nb;c\n', _NUMBERED_CSV, True, [('b',)]),
+    ('a.csv', 'sep=;\nid;text\n1;b\n', _COLA, True, [('b',)]),
     ('a.jsonl', '{"text": "a\\nb", "x": 1}\n{"text": "c"}\n', _COLA, False,
      [('a\nb',), ('c',)]),
     ('a.jsonl', '{"head": "a", "body": "b"}\n{"text": "c", "text_pair": "d"}',

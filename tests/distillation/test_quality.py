@@ -127,7 +127,8 @@ _ORDER = np.array([0, 1, 2, 2, 1, 0, 0, 0, 0, 0])
       np.eye(3)[np.array([2, 0, 1])[_ORDER]],
       _ORDER,
       'the logits agree with 0.0% of the labels, but would with 100.0% if the'
-      ' outputs were {1}, {2}, {0}; check their order (--labels)',
+      ' outputs were {1}, {2}, {0}; check the order of the labels; if it is'
+      ' right, the teacher is poor',
     ),
     (_CLOSENESS, [[0.2], [0.9]], [0.3, 0.8], None),
     (
@@ -136,7 +137,8 @@ _ORDER = np.array([0, 1, 2, 2, 1, 0, 0, 0, 0, 0])
       [0.2, 0.8],
       'the predictions differ from the gold values, from 0 to 1, by 2.000 on'
       ' average, but their median by only 0.300; check the scale of the scores'
-      ' (--score) or, for multilabel, the order of the labels (--labels)',
+      ' or, for multilabel, the order of the labels; if these are right,'
+      ' the teacher is poor',
     ),
   ],
   ids=['good', 'perfect', 'turned', 'scores', 'scale'],

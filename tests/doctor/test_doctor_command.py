@@ -115,9 +115,21 @@ def test_rows_that_are_cut_are_counted(folder):
     ({'tasks': ('moood',)}, 'moood'),
     ({'data.max_length': 513}, 'max_length=513: the encoder has 512 positions'),
     ({'model.arch': 'huge'}, "config.model.arch: 'huge' is none of"),
+    (
+      {
+        'custom_tasks.mood.windows': 'mean',
+        'custom_tasks.mood.stride': 127,
+        'model.vocab': 'words.txt',
+      },
+      'stride=127: windows of config.data.max_length=128 hold 126 tokens of te',
+    ),
   ],
 )
-def test_what_no_run_could_begin_with_is_a_mistake(folder, changes, message):
+def test_what_no_run_could_begin_with_is_a_mistake(
+  folder, changes, message, monkeypatch
+):
+  monkeypatch.chdir(folder)
+  (folder / 'words.txt').write_text('[PAD]\n[UNK]\n[CLS]\n[SEP]\na\n')
   with pytest.raises(errors.UserError, match=message):
     _run(folder, **changes)
 

@@ -273,6 +273,15 @@ def test_a_model_that_a_constant_matches_is_weak(make, tmp_path):
   # The plan's runs are limited to 4 steps.
   text = _weak(plan, 60.0, steps=4)[_CLASSES].text
   assert text.endswith('only: raise config.single.max_steps')
+  text = _weak(plan, 60.0, steps=1)[_CLASSES].text
+  assert (
+    'trained for 1 step only: set config.single.max_steps and'
+    ' config.single.min_steps to 50 or more'
+  ) in text
+  text = _weak(plan, 100.0, majority=100.0)[_CLASSES].text
+  assert text.endswith(
+    '; all dev rows have one label, so choose other dev rows'
+  )
   # An undefined score is no better; an undefined majority counts as 0.
   assert 'single undefined' in _weak(plan, float('nan'))[_CLASSES].text
   assert _weak(plan, 0.1, majority=float('nan')) == {}

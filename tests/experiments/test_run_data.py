@@ -276,8 +276,17 @@ def test_runs_of_few_steps_are_described():
     ' set config.single.min_steps to 50 or more',
     'multi: fewer than 50 training steps, of rte + mrpc + wnli (19);'
     ' set config.multi.min_steps to 50 or more',
-    'capped: fewer than 50 training steps, of mrpc (48), wnli (4), rte (49);'
+    'capped: fewer than 50 training steps, of mrpc (48), rte (49);'
     ' raise config.custom_variants.capped.changes.single.max_steps',
+    # The rows end before `max_steps` is reached.
+    'capped: fewer than 50 training steps, of wnli (4); set'
+    ' config.custom_variants.capped.changes.single.max_steps and'
+    ' config.single.min_steps to 50 or more',
+  ]
+  fold = dataclasses.replace(runs[0], fold=folds.Fold(1, 3, 0))
+  assert runs_lib.describe_short_runs([(fold, 30), (runs[0], 40)]) == [
+    'single: fewer than 50 training steps, of rte without a fold (30), rte'
+    ' (40); set config.single.min_steps to 50 or more'
   ]
   assert not runs_lib.describe_short_runs((run, 50) for run in runs)
   # Heads that are fitted before training need few steps.

@@ -58,6 +58,34 @@ def test_compiling_is_taken_from_the_phase_around_it(now, phase):
   assert phase.compiled_again == pytest.approx(6 + phases.LEAST_KEPT)
 
 
+def test_a_second_in_which_two_threads_compile_counts_once(now, phase):
+  """The main thread compiles while another one traces."""
+  event = '/jax/core/compile/{}_duration'.format
+
+  def trace(*spans):
+    for start, end in spans:
+      phase._add_span(event('jaxpr_trace'), start, end)
+
+  with phase('training'):
+    thread = threading.Thread(target=trace, args=[(2, 3), (5, 6), (9, 12)])
+    thread.start()
+    thread.join()
+    phase._add_span(event('backend_compile'), 1, 10)
+    phase._add_span(event('backend_compile'), 13, 14)
+    now[0] = 16
+  assert phase.so_far() == {'compiling': 11 + 1, 'training': 16 - 12}
+
+
+def test_the_phases_add_up_to_the_time_that_passed(now, phase):
+  """A span is reported after the phase in which it began."""
+  with phase('training'):
+    now[0] = 10
+  with phase('report'):
+    now[0] = 11
+    phase._add_span('/jax/core/compile/jaxpr_trace_duration', 4, 10)
+    assert sum(phase.so_far().values()) == 11
+
+
 def test_jax_reports_its_compilations(phase):
   phase.watch_compiler()
   try:
