@@ -126,10 +126,7 @@ def _read_files(
   if table.division is not None:
     usable = list(usable)
     if usable:  # If no row is usable, `faults` has the reasons.
-      is_dev = folds.find_development_rows(
-        rows.task, table.division, [row for _, row in usable], table.file
-      )
-      usable = itertools.compress(usable, is_dev == table.is_development)
+      usable = _one_side(rows, table, usable, faults)
   _fill(rows, usable)
   malformed = len(faults['malformed'])
   rows.data_lines = (
@@ -150,6 +147,27 @@ def _read_files(
     yield rows.find(
       'error', 'empty file', 'no row at all', 'add rows, or fetch it again'
     )
+
+
+def _one_side(
+  rows: rows_lib.Rows,
+  table: task_lib.Table,
+  usable: Sequence[tuple[str, lines.Row]],
+  faults: _Faults,
+) -> Iterable[tuple[str, lines.Row]]:
+  """Returns the usable rows that are in the table's split.
+
+  If too few rows are usable because others have faults, it returns none.
+  """
+  try:
+    is_dev = folds.find_development_rows(
+      rows.task, table.division, [row for _, row in usable], table.file
+    )
+  except errors.UserError:
+    if not _count_others(faults):
+      raise
+    return ()
+  return itertools.compress(usable, is_dev == table.is_development)
 
 
 def _count_others(faults: _Faults) -> int:

@@ -303,6 +303,18 @@ def test_the_doctor_sees_the_same_rows(tmp_path):
   assert [f.split for f in malformed] == ['train']
 
 
+def test_the_doctor_tells_why_too_few_rows_can_be_divided(tmp_path):
+  """One of two rows is left if the other has a fault."""
+  path = tmp_path / 'a.csv'
+  for second, expected in (('two,z', ['label']), ('one,b', ['unreadable'] * 2)):
+    path.write_text(f'text,label\none,a\n{second}\n')
+    config = _config(tmp_path, dev_share=0.5)
+    table = task_lib.TaskTable((registry.resolve(config)['own'],))
+    report = examine.examine(table, config.data, tokenizer=None)
+    found = [f.check for f in report.findings if f.severity == 'error']
+    assert found == expected
+
+
 def test_a_changed_file_is_noticed(tmp_path):
   frame = _frame(40)
   _, dev = _split(tmp_path, frame)
