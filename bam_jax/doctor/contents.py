@@ -23,6 +23,8 @@ _STRANGE = re.compile(f'[{_MARK}\ufffd\0]')
 _CONTROLS = re.compile('[\x80-\x9f]')
 # A text that a CSV writer has quoted: the quotation marks inside are doubled.
 _QUOTED = re.compile(r'"(?:[^"]|"")*""(?:[^"]|"")*"')
+# A whole number with a decimal point.
+_WHOLE = re.compile(r'^(-?[0-9]+)\.0+$')
 # Check -> what is wrong with some rows' texts, and how to fix it.
 _TEXTS = {
   'empty text': ('rows with an empty text', 'remove or fix them'),
@@ -161,18 +163,23 @@ def check_classes(rows: rows_lib.Rows) -> Iterator[findings.Finding]:
 
 
 def check_twins(rows: rows_lib.Rows) -> Iterator[findings.Finding]:
-  """Finds labels that differ only in case, white space or Unicode form."""
+  """Finds labels that differ only in case, white space or Unicode form.
+
+  Whole numbers that are also written with a decimal point, 1 and 1.0, are twins
+  too: a table with an empty cell stores them so.
+  """
   task = rows.task
   if rows.split != task.train_split:
     return
   alike: dict[str, list[str]] = {}
   for label in task.labels:
     plain = unicodedata.normalize('NFKC', label).casefold()
+    plain = _WHOLE.sub(r'\1', plain)
     alike.setdefault(escape.one_line(plain), []).append(label)
   for names in alike.values():
     if len(names) > 1:
       what = (
-        'labels that differ only in case or blanks:'
+        'labels that differ only in case, blanks or a decimal point:'
         f' {errors.some_quoted(names)}'
       )
       remedy = 'spell them alike in the files, if they are one label'

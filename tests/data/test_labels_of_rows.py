@@ -310,11 +310,13 @@ def test_the_doctor_writes_no_labels(tmp_path, capsys):
   report = json.loads((work / 'doctor.json').read_text())
   assert any('gone' in each['what'] for each in report['findings'])
   # Labels that look alike are named, in quotes.
-  _write(tmp_path, ['up', 'Up', 'up ', 'down', 'e\u0301', '\u00e9'])
+  numbers = ['1', '1.0', '10', '1.05']
+  _write(tmp_path, ['up', 'Up', 'up ', 'down', 'e\u0301', '\u00e9', *numbers])
   doctor.run(_config(tmp_path), tmp_path / 'new')
   report = json.loads((tmp_path / 'new/doctor.json').read_text())
   twins = [e for e in report['findings'] if e['check'] == 'twin labels']
   assert [(e['split'], e['what'].partition(': ')[2]) for e in twins] == [
+    ('train', "'1', '1.0'"),
     ('train', "'Up', 'up', 'up '"), ('train', "'e\u0301', '\u00e9'")
   ]  # fmt: skip
   # So are those that seem to be several.
