@@ -10,7 +10,8 @@ go into a folder of its name. With --outputs it also takes the dev outputs that
 the report's tests read. There, logits are replaced by 1 for the class, or for
 each of several labels, that is predicted, and by 0 for the others, which take a
 tenth of the room. No test of the report depends on them, and no score but
-roc_auc and average_precision; what config.decisions fits does.
+roc_auc and average_precision; what config.decisions fits does. Answers to
+questions are text of the data, and are left empty; their scores stay.
 """
 
 import argparse
@@ -61,10 +62,12 @@ def _add_run(
 
 
 def _predictions(path: Path) -> bytes:
-  """Returns an outputs.npz in which logits are zeros and ones."""
+  """Returns an outputs.npz with logits of zeros and ones, without answers."""
   with np.load(path) as stored:
     arrays = dict(stored)
   for name, values in arrays.items():
+    if name.endswith('/prediction') and not all(map(_is_tags, values)):
+      arrays[name] = np.full_like(values, '')
     if not name.endswith('/logits') or values.shape[1] == 1:
       continue
     if arrays[f'{name.removesuffix("logits")}label'].ndim == 2:
@@ -76,6 +79,10 @@ def _predictions(path: Path) -> bytes:
   file = io.BytesIO()
   np.savez(file, **arrays)
   return file.getvalue()
+
+
+def _is_tags(prediction: str) -> bool:
+  return all(tag[:2] in ('O', 'B-', 'I-') for tag in prediction.split())
 
 
 def _add(archive: tarfile.TarFile, name: str, data: bytes) -> None:
