@@ -213,23 +213,42 @@ def _write_table(folder: Path, examples) -> None:
     (folder / f'{name}.tsv').write_text('\n'.join(lines) + '\n')
 
 
-def test_rows_of_another_plan_are_labelled(tmp_path):
-  """Those of another folder, in another number, by a plan of other rows."""
-  examples = demo.generate('demo_sentiment', 'train')
-  _write_table(tmp_path / 'few', examples[:12])
-  _write_table(tmp_path / 'many', examples[12:52])
+def _config(folder: Path, **dev) -> config_lib.Config:
+  """A plan of one task whose files are in the folder."""
   config = tiny.get_config()
   config.custom_tasks.mood = config_lib.custom_task(
-    labels=('0', '1'), train='train.tsv', dev='dev.tsv', text=('text',)
+    labels=('0', '1'), train='train.tsv', text=('text',), **dev
   )
   config.update_from_flattened_dict({
     'tasks': ('mood',),
     'variants': ('single',),
     'single.max_steps': 2,
     'mesh.data': 1,
-    'data.dir': str(tmp_path / 'few'),
+    'data.dir': str(folder),
   })  # fmt: skip
-  config = config_lib.from_config_dict(config)
+  return config_lib.from_config_dict(config)
+
+
+def _read_as_student(config: config_lib.Config, folder: Path):
+  """Reads the sets of the rows in `many`, for a plan that trains on these."""
+  data = dataclasses.replace(config.data, dir=str(folder / 'many'))
+  student = plan_lib.make_plan(
+    dataclasses.replace(config, data=data), folder / 'student'
+  )
+  train.prepare(student)
+  rows, task = student.features['mood']['train'], student.tasks['mood']
+  sets = external.open_set(folder / 'sets' / 'mood', rows, task)
+  found, logits = logit_sets.read(sets, rows, task)
+  assert len(logits) == len(rows)
+  return found, logits
+
+
+def test_rows_of_another_plan_are_labelled(tmp_path):
+  """Those of another folder, in another number, by a plan of other rows."""
+  examples = demo.generate('demo_sentiment', 'train')
+  _write_table(tmp_path / 'few', examples[:12])
+  _write_table(tmp_path / 'many', examples[12:52])
+  config = _config(tmp_path / 'few', dev='dev.tsv')
   plan = plan_lib.make_plan(config, tmp_path / 'work')
   train.run(plan)
   for path in (tmp_path / 'none', tmp_path / 'many' / 'train.tsv'):
@@ -238,16 +257,7 @@ def test_rows_of_another_plan_are_labelled(tmp_path):
     ):
       label.label(plan, 'single-s0', tmp_path / 'sets', str(path))
   label.label(plan, 'single-s0', tmp_path / 'sets', str(tmp_path / 'many'))
-  other = dataclasses.replace(
-    config,
-    data=dataclasses.replace(config.data, dir=str(tmp_path / 'many')),
-  )
-  student = plan_lib.make_plan(other, tmp_path / 'student')
-  train.prepare(student)
-  rows = student.features['mood']['train']
-  task = student.tasks['mood']
-  sets = external.open_set(tmp_path / 'sets' / 'mood', rows, task)
-  found, logits = logit_sets.read(sets, rows, task)
+  found, logits = _read_as_student(config, tmp_path)
   assert len(found) == len(logits) == 40
   # The last checkpoint's own predictions, which serve texts as well.
   model = predict.load_model(plan, 'single-s0')
@@ -270,30 +280,12 @@ def test_development_rows_of_other_files_are_drawn_as_the_student_draws_them(
   examples = demo.generate('demo_sentiment', 'train')
   _write_table(tmp_path / 'few', examples[:20])
   _write_table(tmp_path / 'many', examples[20:80])
-  config = tiny.get_config()
-  config.custom_tasks.mood = config_lib.custom_task(
-    labels=('0', '1'), train='train.tsv', dev_share=0.2, text=('text',)
-  )
-  config.update_from_flattened_dict({
-    'tasks': ('mood',),
-    'variants': ('single',),
-    'single.max_steps': 2,
-    'mesh.data': 1,
-    'data.dir': str(tmp_path / 'few'),
-  })  # fmt: skip
-  config = config_lib.from_config_dict(config)
+  config = _config(tmp_path / 'few', dev_share=0.2)
   train.run(plan_lib.make_plan(config, tmp_path / 'work'))
   plan = plan_lib.make_plan(config, tmp_path / 'work')
   label.label(plan, 'single-s0', tmp_path / 'sets', str(tmp_path / 'many'))
-  other = dataclasses.replace(
-    config,
-    data=dataclasses.replace(config.data, dir=str(tmp_path / 'many')),
-  )
-  student = plan_lib.make_plan(other, tmp_path / 'student')
-  train.prepare(student)
-  rows, task = student.features['mood']['train'], student.tasks['mood']
-  sets = external.open_set(tmp_path / 'sets' / 'mood', rows, task)
-  assert len(logit_sets.read(sets, rows, task)[1]) == len(rows) == 48
+  found, logits = _read_as_student(config, tmp_path)
+  assert len(found) == len(logits) == 48
 
 
 def test_rows_that_are_nowhere_else_are_refused(tiny_plan, taught, tmp_path):
